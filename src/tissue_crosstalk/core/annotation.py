@@ -1,0 +1,69 @@
+"""The user's tissue with the results in it, for scanpy and squidpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow.dataset as pads
+from scipy import sparse
+
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.stored import Cells, check_same_tissue, strongest_head
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def annotate_tissue(
+    adata: AnnData,
+    hubs: pd.DataFrame,
+    flavored_attention: pads.Dataset,
+    nn_idxs: pads.Dataset,
+    cells: pads.Dataset,
+    flavor: str,
+) -> AnnData:
+    """Return a copy of the tissue with hubs and attention.
+
+    Parameters
+    ----------
+    adata
+        The tissue; it is not changed.
+    hubs
+        From :func:`~tissue_crosstalk.core.stored.find_stored_hubs`.
+    flavored_attention, nn_idxs, cells
+        Folders that the earlier stages wrote.
+    flavor
+        Which flavor the hubs are of, and the attention will be.
+
+    Returns
+    -------
+    AnnData
+        With ``obs["hub_cluster"]`` (categorical), ``obsm["hub_composition"]`` (cell, type),
+        ``uns["hub_composition_types"]``, ``obsp["attention"]`` (CSR float32: row attends to column, maximum over heads)
+        and ``uns["attention_flavor"]``.
+
+    Raises
+    ------
+    ResultError
+        If the results are of another tissue.
+    """
+    known = Cells.read(cells)
+    check_same_tissue(known, adata.obs_names.astype(str).to_numpy(dtype=object))
+    receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, known, flavor)
+    present = nn_idx >= 0
+    rows = np.repeat(receivers, present.sum(axis=1))
+    n_cells = len(known.names)
+
+    annotated = adata.to_memory() if adata.isbacked else adata.copy()
+    clusters = hubs[terms.HUB_CLUSTER].reindex(annotated.obs_names.astype(str))
+    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.astype("Int64").astype("string"))
+    types = [column for column in hubs.columns if column != terms.HUB_CLUSTER]
+    annotated.obsm[terms.OBSM_HUB_COMPOSITION] = hubs[types].reindex(annotated.obs_names.astype(str)).to_numpy()
+    annotated.uns[f"{terms.OBSM_HUB_COMPOSITION}_types"] = np.array(types, dtype=object)
+    annotated.obsp[terms.OBSP_ATTENTION] = sparse.csr_matrix(
+        (strength[present], (rows, nn_idx[present])), shape=(n_cells, n_cells), dtype=np.float32
+    )
+    annotated.uns["attention_flavor"] = flavor
+    return annotated

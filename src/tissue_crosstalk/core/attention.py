@@ -1,0 +1,195 @@
+"""Attention patterns of a tissue, a spatially compact shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.flavors import sender_norms
+from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, Senders
+from tissue_crosstalk.core.spatial_order import shard_bounds
+
+if TYPE_CHECKING:
+    from tissue_crosstalk.core.neighbors import Neighbors
+    from tissue_crosstalk.core.tissue import PreparedTissue
+
+PREDICT_CELLS = 8_192
+"""Cells whose predictions are computed at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShardAttention:
+    """Attention of the receivers of one shard.
+
+    Attributes
+    ----------
+    receivers
+        Rows of the receivers in the tissue, int64 (cell,).
+    senders
+        Rows in the tissue of the cells that `norms` describe, int64 (sender,), ascending: the receivers and all
+        their neighbors.
+    patterns
+        float32 (head, cell, neighbor); a row sums to 1 less the dummy slot's share.
+    norms
+        By name (see :func:`flavors.sender_norms`), each float32 (sender, head).
+    """
+
+    receivers: npt.NDArray[np.int64]
+    senders: npt.NDArray[np.int64]
+    patterns: npt.NDArray[np.float32]
+    norms: dict[str, npt.NDArray[np.float32]]
+
+    def norms_of(self, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the norms of the given rows of the tissue, which must be among `senders`."""
+        places = np.searchsorted(self.senders, rows)
+        return {name: norm[places] for name, norm in self.norms.items()}
+
+
+def compute_shard(
+    network: CrossAttentionNetwork,
+    expression: sparse.csr_matrix,
+    nn_rows: npt.NDArray[np.integer],
+    nn_dist: npt.NDArray[np.float32],
+    receiver_labels: npt.NDArray[np.integer],
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
+    """Compute the attention of some receivers from their neighbors' rows alone.
+
+    A pure function of its arguments, so that any process that has the rows can run it.
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    expression
+        Log-normalised expression of every sender of the shard, CSR float32 (sender, gene).
+    nn_rows
+        Row in `expression` of each neighbor, (cell, neighbor); −1 in a padded slot.
+    nn_dist
+        Distance to each neighbor, (cell, neighbor), in units of the coordinates; +inf in a padded slot.
+    receiver_labels
+        Label of each receiver, (cell,).
+
+    Returns
+    -------
+    patterns
+        float32 (head, cell, neighbor); 0 in a padded slot.
+    norms
+        By name (see :func:`flavors.sender_norms`), each float32 (sender, head).
+    """
+    with torch.inference_mode():
+        senders = sender_rows(network, expression)
+        edges = Edges.from_neighbors(nn_rows, nn_dist, receiver_labels).to(network.device)
+        patterns = network.patterns(senders, edges, blocks=True)  # (cell, head, neighbor)
+        by_head = np.ascontiguousarray(patterns.transpose(0, 1).cpu().numpy())
+        return by_head, sender_norms(network, senders.value)
+
+
+def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix) -> Senders:
+    """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
+    parts = [
+        network.senders(torch.from_numpy(expression[start : start + ROW_BLOCK].toarray()).to(network.device), blocks=True)
+        for start in range(0, max(1, expression.shape[0]), ROW_BLOCK)
+    ]
+    return Senders(
+        torch.cat([part.embedding for part in parts]),
+        torch.cat([part.key for part in parts]),
+        torch.cat([part.value for part in parts]),
+    )
+
+
+def extract_attention(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    *,
+    cells_per_shard: int,
+    receivers: npt.NDArray[np.integer] | None = None,
+) -> Iterator[ShardAttention]:
+    """Yield the attention of a tissue, shard by shard.
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    tissue, neighbors
+        The cells in spatial order, and their neighbors.
+    cells_per_shard
+        Receivers per shard at most; memory is bounded by a shard.
+    receivers
+        Rows whose attention is wanted, ascending; None: all.
+
+    Raises
+    ------
+    ParameterError
+        If `cells_per_shard` is below 1.
+    """
+    rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers, dtype=np.int64)
+    for start, stop in shards(len(rows), cells_per_shard):
+        yield _extract_shard(network, tissue, neighbors, rows[start:stop])
+
+
+def shards(n_cells: int, cells_per_shard: int) -> Sequence[tuple[int, int]]:
+    """Return the ranges of receivers that make up the shards (see :func:`spatial_order.shard_bounds`)."""
+    if cells_per_shard < 1:
+        raise ParameterError(f"cells_per_shard must be at least 1. Got {cells_per_shard} instead.")
+    return shard_bounds(n_cells, cells_per_shard)
+
+
+def _extract_shard(
+    network: CrossAttentionNetwork, tissue: PreparedTissue, neighbors: Neighbors, receivers: npt.NDArray[np.int64]
+) -> ShardAttention:
+    nn_idx = neighbors.idx[receivers]
+    padded = nn_idx < 0
+    senders = np.union1d(receivers, nn_idx[~padded]).astype(np.int64)
+    patterns, norms = compute_shard(
+        network,
+        tissue.expression[senders],
+        np.where(padded, -1, np.searchsorted(senders, nn_idx)),
+        neighbors.dist[receivers],
+        tissue.labels[receivers],
+    )
+    return ShardAttention(receivers, senders, patterns, norms)
+
+
+def predict(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receivers: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return the expression that the model predicts, (cell, gene).
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    tissue, neighbors
+        The cells in spatial order, and their neighbors.
+    receivers
+        Rows of the cells wanted; None: all.
+
+    Notes
+    -----
+    Per type the mean expression in training, plus what the heads hear (METHOD, section 2).
+    """
+    rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers)
+    out = np.empty((len(rows), network.n_genes), dtype=np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(rows), PREDICT_CELLS):
+            part = rows[start : start + PREDICT_CELLS]
+            nn_idx = neighbors.idx[part]
+            used = np.unique(nn_idx[nn_idx >= 0])
+            local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
+            senders = sender_rows(network, tissue.expression[used])
+            edges = Edges.from_neighbors(local, neighbors.dist[part], tissue.labels[part]).to(network.device)
+            patterns = network.patterns(senders, edges, blocks=True)
+            heard = network.attend(senders.value, patterns, edges.sender)
+            out[start : start + len(part)] = network.predict(heard, edges.receiver_label).cpu().numpy()
+    return out

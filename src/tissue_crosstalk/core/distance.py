@@ -1,0 +1,344 @@
+"""Attention against distance, aggregated first and streamed: no table of edges exists at any time.
+
+An edge is a (cell, neighbor) pair of real cells. :class:`DistanceBins` takes patterns chunk by chunk and keeps, per
+(head, receiver type, sender type, distance bin), what a mean, a standard deviation and a maximum need. Its size
+depends on the numbers of types, heads and bins, never on the number of cells.
+
+Shapes inside the accumulator, with S the number of (receiver, sender, bin) triples:
+
+====================  =============  ==================================================================
+name                  shape          what
+====================  =============  ==================================================================
+``_count``            (S,)           edges, the same for every head
+``_mean``             (head, S)      mean attention
+``_spread``           (head, S)      sum of squared deviations from that mean
+``_largest``          (head, S)      largest single attention, ``-inf`` where there is no edge
+====================  =============  ==================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.errors import ParameterError, ResultError, listing
+
+RECEIVER: Final = "receiver"
+SENDER: Final = "sender"
+DISTANCE_BIN: Final = "distance_bin"
+MEAN: Final = "mean"
+SD: Final = "sd"
+COUNT: Final = "count"
+TABLE_COLUMNS: Final = (RECEIVER, terms.HEAD_IDX, SENDER, DISTANCE_BIN, MEAN, SD, COUNT)
+HISTOGRAM_COLUMNS: Final = (RECEIVER, DISTANCE_BIN, COUNT)
+
+# Three float64 per entry: about 5 GB. Nobody can look at that many bins; a bin_size this small is a slip.
+_MOST_ENTRIES: Final = 200_000_000
+
+
+class DistanceBins:
+    """Mean and spread of attention per (receiver type, head, sender type, distance bin), one chunk of cells at a time.
+
+    An edge is kept where ``0 <= distance < max_distance``, and falls into bin ``floor(distance / bin_size)``.
+
+    Parameters
+    ----------
+    cell_types
+        Names in the order of the labels (label 0 is ``cell_types[0]``).
+    n_heads
+        Number of heads of the patterns.
+    max_distance
+        Edges this long or longer are left out, in units of the coordinates.
+    bin_size
+        Width of a bin, in units of the coordinates.
+
+    Raises
+    ------
+    ParameterError
+        If `cell_types` is empty or holds a name twice, if `n_heads` is below 1, if `max_distance` or `bin_size` is
+        not a positive finite number, or if `bin_size` is so small that the bins would not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bins = DistanceBins(["B", "T"], n_heads=1, max_distance=10.0, bin_size=5.0)
+    >>> patterns = np.array([[[0.2, 0.4], [0.3, 0.0]]], dtype=np.float32)  # (head, cell, neighbor)
+    >>> distance = np.array([[1.0, 2.0], [6.0, np.inf]])  # (cell, neighbor)
+    >>> bins.add(patterns, distance, np.array([0, 1]), np.array([[1, 1], [0, -1]]))
+    >>> bins.table(min_bin_count=1).round(3).to_dict("records")[0]
+    {'receiver': 'B', 'head_idx': 0, 'sender': 'T', 'distance_bin': 0.0, 'mean': 0.3, 'sd': 0.141, 'count': 2}
+    """
+
+    def __init__(
+        self, cell_types: Sequence[str], n_heads: int, max_distance: float = 100.0, bin_size: float = 5.0
+    ) -> None:
+        names = tuple(str(name) for name in cell_types)
+        if not names:
+            raise ParameterError("`cell_types` must name at least one cell type. Got none.")
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ParameterError(f"`cell_types` must name each cell type once. Got more than once: {listing(twice)}.")
+        if n_heads < 1:
+            raise ParameterError(f"`n_heads` must be at least 1. Got {n_heads!r} instead.")
+        _check_positive("max_distance", max_distance)
+        _check_positive("bin_size", bin_size)
+        # Division is monotone, so the longest distance that can be kept gives the last bin, rounding included.
+        n_bins = math.floor(math.nextafter(max_distance, 0.0) / bin_size) + 1
+        entries = n_heads * len(names) ** 2 * n_bins
+        if entries > _MOST_ENTRIES:
+            raise ParameterError(
+                f"`bin_size` must leave a number of bins that fits into memory. Got {bin_size!r} with max_distance "
+                f"{max_distance!r}: {n_bins} bins for {len(names)} cell types and {n_heads} heads. "
+                "Choose a larger bin_size or a smaller max_distance."
+            )
+        self.cell_types = names
+        self.n_heads = int(n_heads)
+        self.max_distance = float(max_distance)
+        self.bin_size = float(bin_size)
+        self._shape = (len(names), len(names), n_bins)  # (receiver, sender, bin)
+        size = math.prod(self._shape)
+        self._count = np.zeros(size, dtype=np.int64)
+        self._mean = np.zeros((self.n_heads, size))
+        self._spread = np.zeros((self.n_heads, size))
+        self._largest = np.full((self.n_heads, size), -np.inf)
+
+    @property
+    def n_bins(self) -> int:
+        """Number of distance bins below `max_distance`."""
+        return self._shape[2]
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges kept so far, each counted once, not once per head."""
+        return int(self._count.sum())
+
+    def add(self, patterns: ArrayLike, distance: ArrayLike, receiver_label: ArrayLike, sender_label: ArrayLike) -> None:
+        """Take in the edges of a chunk of cells.
+
+        Parameters
+        ----------
+        patterns
+            Attention, of shape (head, cell, neighbor), of any flavor.
+        distance
+            Distance to each neighbor, of shape (cell, neighbor), in units of the coordinates; ``inf`` in padded slots.
+        receiver_label
+            Label of each cell, of shape (cell,).
+        sender_label
+            Label of each neighbor, of shape (cell, neighbor); -1 in padded slots, which are left out.
+
+        Raises
+        ------
+        ParameterError
+            If the shapes do not fit together, or a label is outside of ``cell_types``.
+        ResultError
+            If an edge has a distance that is not a number, or a kept edge an attention that is not finite.
+        """
+        weight = np.asarray(patterns)
+        length = np.asarray(distance, dtype=np.float64)  # or float32 would round the limits as well
+        receiver = np.asarray(receiver_label)
+        sender = np.asarray(sender_label)
+        self._check_chunk(weight, length, receiver, sender)
+
+        kept = np.flatnonzero((length >= 0) & (length < self.max_distance) & (sender >= 0))  # (edge,)
+        if kept.size == 0:
+            return
+        _, n_types, n_bins = self._shape
+        slot_bin = np.floor(length.reshape(-1)[kept] / self.bin_size).astype(np.int64)
+        slot_receiver = receiver.astype(np.int64)[kept // sender.shape[1]]
+        slot_sender = sender.reshape(-1)[kept].astype(np.int64)
+        triple = (slot_receiver * n_types + slot_sender) * n_bins + slot_bin  # (edge,)
+
+        all_counts = np.bincount(triple, minlength=self._count.size)
+        touched = np.flatnonzero(all_counts)  # only these entries change: few, where types and bins are many
+        rank = np.zeros(self._count.size, dtype=np.int64)
+        rank[touched] = np.arange(touched.size)
+        group = rank[triple]  # (edge,)
+        count = all_counts[touched]
+
+        mean = np.empty((self.n_heads, touched.size))
+        spread = np.empty_like(mean)
+        largest = np.full_like(mean, -np.inf)
+        for head in range(self.n_heads):
+            value = weight[head].reshape(-1)[kept].astype(np.float64)
+            mean[head] = np.bincount(group, weights=value, minlength=touched.size) / count
+            # Two passes: deviations from the chunk's own mean lose no digits where sd << mean.
+            deviation = value - mean[head][group]
+            spread[head] = np.bincount(group, weights=deviation * deviation, minlength=touched.size)
+            np.maximum.at(largest[head], group, value)
+        if not np.isfinite(mean).all():
+            raise ResultError("`patterns` must be finite on every edge. Got nan or inf; compute the attention again.")
+        self._absorb(touched, count, mean, spread, largest)
+
+    def merge(self, other: DistanceBins) -> None:
+        """Take in what another accumulator has seen; `other` stays as it is.
+
+        Parameters
+        ----------
+        other
+            Bins of other cells, such as another worker's, with the same cell types, heads and bins.
+
+        Raises
+        ------
+        ParameterError
+            If the two differ in cell types, number of heads, `max_distance` or `bin_size`.
+        """
+        for name in ("cell_types", "n_heads", "max_distance", "bin_size"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ParameterError(f"`other` must have the same {name}. Expected {mine!r}, got {theirs!r} instead.")
+        touched = np.flatnonzero(other._count)
+        self._absorb(
+            touched,
+            other._count[touched],
+            other._mean[:, touched],
+            other._spread[:, touched],
+            other._largest[:, touched],
+        )
+
+    def table(self, min_bin_count: int = 50) -> pd.DataFrame:
+        """Return the bins that hold enough edges.
+
+        Parameters
+        ----------
+        min_bin_count
+            A (receiver, sender, bin) with fewer edges than this, counted over all heads, is dropped.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per (receiver, head, sender, bin), sorted in that order (types in the order of ``cell_types``):
+            `receiver`, `head_idx`, `sender`, `distance_bin` (the left edge, in units of the coordinates), `mean`,
+            `sd` (ddof 1; nan for a single edge) and `count` (edges of that head).
+
+        Raises
+        ------
+        ParameterError
+            If `min_bin_count` is negative.
+        """
+        kept = self._kept(min_bin_count)
+        n_receivers, n_types, n_bins = self._shape
+        full = (n_receivers, self.n_heads, n_types, n_bins)
+        receiver, head, sender, position = np.nonzero(
+            np.broadcast_to(kept.reshape(n_receivers, 1, n_types, n_bins), full)
+        )
+        triple = (receiver * n_types + sender) * n_bins + position
+        count = self._count[triple]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sd = np.sqrt(self._spread[head, triple] / (count - 1))
+        names = np.array(self.cell_types, dtype=object)
+        return pd.DataFrame(
+            {
+                RECEIVER: names[receiver],
+                terms.HEAD_IDX: head,
+                SENDER: names[sender],
+                DISTANCE_BIN: position * self.bin_size,
+                MEAN: self._mean[head, triple],
+                SD: sd,
+                COUNT: count,
+            },
+            columns=list(TABLE_COLUMNS),
+        )
+
+    def largest_attention(self, min_bin_count: int = 50) -> float:
+        """Return the largest single attention of the bins that :meth:`table` keeps, over all heads and receivers.
+
+        Parameters
+        ----------
+        min_bin_count
+            As in :meth:`table`.
+
+        Returns
+        -------
+        float
+            0.0 where no bin is kept.
+
+        Raises
+        ------
+        ParameterError
+            If `min_bin_count` is negative.
+        """
+        kept = self._kept(min_bin_count)
+        return float(self._largest[:, kept].max()) if kept.any() else 0.0
+
+    def distance_histogram(self) -> pd.DataFrame:
+        """Return how many edges each receiver type has per distance bin.
+
+        Each edge counts once, not once per head. Bins too small for :meth:`table` are in it, and so are empty ones.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per (receiver, bin): `receiver`, `distance_bin` (left edge, in units of the coordinates), `count`.
+        """
+        per_receiver = self._count.reshape(self._shape).sum(axis=1)  # (receiver, bin)
+        n_receivers, n_bins = per_receiver.shape
+        return pd.DataFrame(
+            {
+                RECEIVER: np.repeat(np.array(self.cell_types, dtype=object), n_bins),
+                DISTANCE_BIN: np.tile(np.arange(n_bins) * self.bin_size, n_receivers),
+                COUNT: per_receiver.reshape(-1),
+            },
+            columns=list(HISTOGRAM_COLUMNS),
+        )
+
+    def _kept(self, min_bin_count: int) -> NDArray[np.bool_]:
+        """Return which (receiver, sender, bin) triples are kept."""
+        if min_bin_count < 0:
+            raise ParameterError(f"`min_bin_count` must be at least 0. Got {min_bin_count!r} instead.")
+        kept: NDArray[np.bool_] = (self._count > 0) & (self._count * self.n_heads >= min_bin_count)
+        return kept
+
+    def _absorb(
+        self,
+        touched: NDArray[np.intp],
+        count: NDArray[np.int64],
+        mean: NDArray[np.float64],
+        spread: NDArray[np.float64],
+        largest: NDArray[np.float64],
+    ) -> None:
+        """Combine two sets of moments by the formula of Chan, Golub and LeVeque, on the entries `touched`."""
+        before = self._count[touched]
+        total = before + count
+        shift = mean - self._mean[:, touched]
+        self._mean[:, touched] += shift * (count / total)
+        self._spread[:, touched] += spread + shift * shift * (before * (count / total))
+        self._largest[:, touched] = np.maximum(self._largest[:, touched], largest)
+        self._count[touched] = total
+
+    def _check_chunk(
+        self, weight: NDArray[Any], length: NDArray[Any], receiver: NDArray[Any], sender: NDArray[Any]
+    ) -> None:
+        """Raise unless the four arrays of a chunk fit together."""
+        if length.ndim != 2:
+            raise ParameterError(f"`distance` must have the shape (cell, neighbor). Got {length.shape} instead.")
+        n_cells, n_neighbors = length.shape
+        expected = {
+            "patterns": (weight.shape, (self.n_heads, n_cells, n_neighbors), "(head, cell, neighbor)"),
+            "receiver_label": (receiver.shape, (n_cells,), "(cell,)"),
+            "sender_label": (sender.shape, (n_cells, n_neighbors), "(cell, neighbor)"),
+        }
+        for name, (shape, wanted, axes) in expected.items():
+            if shape != wanted:
+                raise ParameterError(f"`{name}` must have the shape {axes}: expected {wanted}, got {shape} instead.")
+        for name, labels, lowest in (("receiver_label", receiver, 0), ("sender_label", sender, terms.NO_NEIGHBOR)):
+            if not np.issubdtype(labels.dtype, np.integer):
+                raise ParameterError(f"`{name}` must hold integers. Got {labels.dtype} instead.")
+            if labels.size and (labels.min() < lowest or labels.max() >= len(self.cell_types)):
+                raise ParameterError(
+                    f"`{name}` must lie between {lowest} and {len(self.cell_types) - 1} for {len(self.cell_types)} "
+                    f"cell types. Got values from {labels.min()} to {labels.max()}."
+                )
+        if (np.isnan(length) & (sender >= 0)).any():
+            raise ResultError("`distance` must be a number on every edge. Got nan; compute the neighbors again.")
+
+
+def _check_positive(name: str, value: float) -> None:
+    """Raise unless a parameter is a positive finite number."""
+    if not (math.isfinite(value) and value > 0):
+        raise ParameterError(f"`{name}` must be a positive number. Got {value!r} instead.")

@@ -1,0 +1,48 @@
+"""Errors that tell the user what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class CrosstalkError(ValueError):
+    """Base of every error that tissue-crosstalk raises on purpose."""
+
+
+class TissueError(CrosstalkError):
+    """The tissue (AnnData) does not hold what the method needs."""
+
+
+class NeighborError(CrosstalkError):
+    """A cell type has too few candidates to be its neighbors."""
+
+
+class CheckpointError(CrosstalkError):
+    """A model on disk cannot be read, or is not a model."""
+
+
+class ParameterError(CrosstalkError):
+    """A parameter is out of range, unknown, or contradicts another."""
+
+
+class TrainingError(CrosstalkError):
+    """Training cannot start or has diverged."""
+
+
+class ResultError(CrosstalkError):
+    """Stored results are missing, incomplete or of another run."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return f" Did you mean {by_folded[close[0]]!r}?" if close else ""
+
+
+def listing(names: Sequence[object], most: int = 8) -> str:
+    """Return names as ``'a', 'b', 'c' and 12 more``."""
+    shown = ", ".join(repr(str(name)) for name in names[:most])
+    hidden = len(names) - most
+    return f"{shown} and {hidden} more" if hidden > 0 else shown

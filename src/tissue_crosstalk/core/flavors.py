@@ -1,0 +1,134 @@
+"""Four readings of the same attention: how much of it, and how much it carries.
+
+A flavor multiplies the pattern a[head, cell, neighbor] by a norm of what the neighbor says, which depends on
+(sender, head) alone: nothing but one multiplication happens per edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from tissue_crosstalk.core.network import CrossAttentionNetwork
+
+Array = npt.NDArray[np.float32]
+Weight = Callable[[Array, Mapping[str, Array], npt.NDArray[np.int32]], Array]
+
+
+def vanilla(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:
+    """Return the patterns as they are: how much attention each neighbor gets, (head, cell, neighbor)."""
+    return patterns
+
+
+def value_weighted(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:
+    """Return ``a * ||v||``: attention times the size of the neighbor's value vector, (head, cell, neighbor)."""
+    return _weighted(patterns, norms[terms.VALUE_NORM], senders)
+
+
+def info_weighted(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:
+    """Return ``a * ||W_O v||``: attention times what the value adds to the cell's state, (head, cell, neighbor)."""
+    return _weighted(patterns, norms[terms.INFO_NORM], senders)
+
+
+def gene_weighted(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:
+    """Return ``a * ||W_lin W_O v||``: attention times its effect on the genes, (head, cell, neighbor)."""
+    return _weighted(patterns, norms[terms.GENE_NORM], senders)
+
+
+FLAVORS: Mapping[str, Weight] = MappingProxyType(
+    {
+        terms.VANILLA: vanilla,
+        terms.VALUE_WEIGHTED: value_weighted,
+        terms.INFO_WEIGHTED: info_weighted,
+        terms.GENE_WEIGHTED: gene_weighted,
+    }
+)
+
+
+def weigh(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32], flavor: str) -> Array:
+    """Re-weight attention patterns in one flavor.
+
+    Parameters
+    ----------
+    patterns
+        (head, cell, neighbor).
+    norms
+        From :func:`sender_norms`, by name, each (sender, head).
+    senders
+        Row of the sender in `norms` in each slot, (cell, neighbor); −1 where padded (attention 0 there).
+    flavor
+        A name in :data:`FLAVORS`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (head, cell, neighbor).
+
+    Raises
+    ------
+    ParameterError
+        If there is no such flavor.
+    """
+    check_flavors([flavor])
+    return FLAVORS[flavor](patterns, norms, senders)
+
+
+def check_flavors(flavors: Iterable[str]) -> None:
+    """Raise :class:`ParameterError` for a name that is no flavor, with a hint at the nearest."""
+    for flavor in flavors:
+        if flavor not in FLAVORS:
+            raise ParameterError(
+                f"unknown flavor {flavor!r}.{did_you_mean(str(flavor), FLAVORS)} The flavors are {', '.join(FLAVORS)}."
+            )
+
+
+def _weighted(patterns: Array, norm: Array, senders: npt.NDArray[np.int32]) -> Array:
+    out = np.empty_like(patterns)
+    for head in range(len(patterns)):
+        # A padded slot (-1) reads the last sender's norm: its pattern is 0, and so is the product.
+        np.multiply(patterns[head], norm[:, head][senders], out=out[head])
+    return out
+
+
+def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[str, Array]:
+    """Return ``||v||``, ``||W_O v||`` and ``||W_lin W_O v||`` per (sender, head).
+
+    Parameters
+    ----------
+    network
+        The network whose output projections apply.
+    value
+        v, (sender, head, d).
+
+    Returns
+    -------
+    dict
+        Keys of :data:`terms.NORMS`, float32 arrays (sender, head).
+
+    Notes
+    -----
+    With ``A = QR``, ``||A v|| = ||R v||``, and R is (d, d) at most: no gene appears per sender.
+    """
+    import torch
+
+    by_head = value.transpose(0, 1)  # (head, sender, d)
+    output = network.attention_layer.W_O.detach().double().transpose(0, 1)  # (head, embed, d)
+    genes = network.linear_head.weight.detach().double() @ output  # (head, gene, d)
+
+    def norm(matrix: torch.Tensor | None) -> Array:
+        said = by_head
+        if matrix is not None:
+            said = torch.bmm(by_head, torch.linalg.qr(matrix, mode="r").R.transpose(1, 2).to(by_head.dtype))
+        return np.ascontiguousarray(torch.linalg.vector_norm(said, dim=2).T.cpu().numpy())
+
+    return {terms.VALUE_NORM: norm(None), terms.INFO_NORM: norm(output), terms.GENE_NORM: norm(genes)}

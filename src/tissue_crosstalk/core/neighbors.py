@@ -1,0 +1,147 @@
+"""The nearest cells of other types, per section (METHOD: candidates are all cells of another label)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import KDTree
+
+from tissue_crosstalk.core.errors import NeighborError, ParameterError
+from tissue_crosstalk.core.terms import NO_NEIGHBOR
+from tissue_crosstalk.core.tissue import PreparedTissue
+
+TIED_ENTRIES_AT_ONCE = 4_000_000
+"""Distances held at once while ties are resolved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """Neighbors of each cell, nearest first.
+
+    Attributes
+    ----------
+    idx
+        Row of the neighbor, int32 (cell, neighbor); −1 in a padded slot.
+    dist
+        Distance in units of the coordinates, float32 (cell, neighbor); +inf in a padded slot.
+    """
+
+    idx: npt.NDArray[np.int32]
+    dist: npt.NDArray[np.float32]
+
+    def labels(self, labels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """Return the label in each slot, (cell, neighbor); −1 in a padded slot."""
+        return np.where(self.idx < 0, np.int16(NO_NEIGHBOR), labels[self.idx])
+
+
+def find_neighbors(tissue: PreparedTissue, n_neighbors: int, *, pad: bool = False) -> Neighbors:
+    """Find the nearest cells of another type in the same section.
+
+    Parameters
+    ----------
+    tissue
+        Cells with labels, coordinates, sections and, if set, radii.
+    n_neighbors
+        Neighbors per cell.
+    pad
+        Where a (section, type) has fewer candidates, leave slots empty instead of raising.
+
+    Returns
+    -------
+    Neighbors
+        Equally distant cells come in the order of the user's tissue. With radii the distance is
+        ``max(0, centre distance - both radii)``; choice and order stay by centre distance.
+
+    Raises
+    ------
+    ParameterError
+        If `n_neighbors` is below 1.
+    NeighborError
+        If a (section, type) has fewer than `n_neighbors` candidates and `pad` is not set.
+    """
+    if n_neighbors < 1:
+        raise ParameterError(f"n_neighbors must be at least 1. Got {n_neighbors} instead.")
+    groups = _groups(tissue)
+    if not pad:
+        _refuse_too_few(tissue, groups, n_neighbors)
+    idx = np.full((tissue.n_cells, n_neighbors), NO_NEIGHBOR, dtype=np.int32)
+    dist = np.full((tissue.n_cells, n_neighbors), np.inf)
+    for receivers, candidates in groups:
+        k = min(n_neighbors, len(candidates))
+        if k == 0:
+            continue
+        # Candidates by position, so that of equally distant ones the smaller row is the earlier cell.
+        candidates = candidates[np.argsort(tissue.positions[candidates])]
+        tree = KDTree(tissue.coordinates[candidates], compact_nodes=False, balanced_tree=False)
+        found_dist, found = _nearest(tree, tissue.coordinates[receivers], k)
+        idx[receivers[:, None], np.arange(k)] = candidates[found]
+        dist[receivers[:, None], np.arange(k)] = found_dist
+    if tissue.radii is not None:
+        reach = tissue.radii[:, None] + tissue.radii[idx]
+        dist = np.maximum(0.0, dist - reach)  # inf stays inf
+    return Neighbors(idx, dist.astype(np.float32))
+
+
+def _groups(tissue: PreparedTissue) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Return (receivers, candidates) of every (section, label) that has cells."""
+    groups = []
+    for section in range(max(1, len(tissue.section_names))):
+        cells = np.flatnonzero(tissue.sections == section)
+        labels = tissue.labels[cells]
+        groups += [(cells[labels == label], cells[labels != label]) for label in np.unique(labels)]
+    return groups
+
+
+def _refuse_too_few(
+    tissue: PreparedTissue, groups: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]], n_neighbors: int
+) -> None:
+    short = []
+    for receivers, candidates in groups:
+        if len(candidates) < n_neighbors:
+            name = f"cell type {tissue.cell_types[tissue.labels[receivers[0]]]!r}"
+            if tissue.section_names:
+                name += f" in section {tissue.section_names[tissue.sections[receivers[0]]]!r}"
+            short.append(f"{name} ({len(receivers)} cells) has {len(candidates)}")
+    if short:
+        more = f"; and {len(short) - 8} more" if len(short) > 8 else ""
+        raise NeighborError(
+            f"every cell type needs at least n_neighbors = {n_neighbors} cells of other types as candidates, but "
+            f"{'; '.join(short[:8])}{more}. Lower n_neighbors, drop these cells, or set pad_neighbors=true."
+        )
+
+
+def _nearest(
+    tree: KDTree, points: npt.NDArray[np.float64], k: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Return distances and rows of the `k` nearest, (point, k), ties by row."""
+    # One more than asked for shows whether the last place is tied.
+    dist, found = _query(tree, points, min(k + 1, tree.n))
+    tied = np.flatnonzero(dist[:, k - 1] == dist[:, k]) if tree.n > k else np.empty(0, dtype=np.intp)
+    dist, found = dist[:, :k].copy(), found[:, :k].copy()
+    n_asked = k + 1
+    while len(tied):
+        n_asked = min(2 * n_asked, tree.n)
+        unresolved = []
+        for part in np.array_split(tied, -(-len(tied) * n_asked // TIED_ENTRIES_AT_ONCE)):
+            part_dist, part_found = _query(tree, points[part], n_asked)
+            dist[part], found[part] = part_dist[:, :k], part_found[:, :k]
+            if n_asked < tree.n:
+                unresolved.append(part[part_dist[:, k - 1] == part_dist[:, -1]])
+        tied = np.concatenate(unresolved) if unresolved else np.empty(0, dtype=np.intp)
+    return dist, found
+
+
+def _query(
+    tree: KDTree, points: npt.NDArray[np.float64], k: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Return distances and rows, (point, k), ordered by distance, then row."""
+    dist, found = tree.query(points, k=np.arange(1, k + 1), workers=-1)
+    tied = np.flatnonzero((dist[:, 1:] == dist[:, :-1]).any(axis=1))
+    if len(tied):
+        order = np.lexsort((found[tied], dist[tied]), axis=1)
+        dist[tied] = np.take_along_axis(dist[tied], order, axis=1)
+        found[tied] = np.take_along_axis(found[tied], order, axis=1)
+    return dist, found

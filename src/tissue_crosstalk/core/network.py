@@ -1,0 +1,357 @@
+"""The cross-attention network: which neighbors a cell listens to, and what it hears.
+
+Every heavy quantity is computed where it depends on the least (METHOD: Hong et al., 2025, bioRxiv
+10.1101/2025.09.22.677860):
+
+===========================  =====================  ============================================
+quantity                     axes                   depends on
+===========================  =====================  ============================================
+query ``q``                  (label, head, d)       the receiver's label
+embedding ``m``              (sender, embed)        the sender
+key ``k``, value ``v``       (sender, head, d)      the sender
+distance coefficient ``c``   (pair, head)           (sender, receiver label)
+base score ``q.k / sqrt(d)`` (pair, head)           (sender, receiver label)
+score, pattern               (cell, neighbor, head) the edge: one multiply-add and a softmax
+===========================  =====================  ============================================
+
+The names of the parameters are those of the published checkpoint format, so that a state dict of either origin
+loads into the same module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tissue_crosstalk.core.network_settings import NetworkSettings
+
+ROW_BLOCK = 1024
+"""Rows per matrix product at inference.
+
+A matrix product may round differently with the number of its rows. All blocks have this one shape (the last is
+padded), so that a cell's result is the same in whichever shard or batch it is computed.
+"""
+
+
+class ResMLP(nn.Module):
+    """Residual two-layer perceptron: ``relu(x + body(x))``, then a projection where ``n_out != n_in``.
+
+    Parameters
+    ----------
+    n_in, n_hidden, n_out
+        Sizes of input, hidden layer and output.
+    final_norm
+        Whether a layer norm follows the last linear layer.
+    """
+
+    def __init__(self, n_in: int, n_hidden: int, n_out: int, *, final_norm: bool = True) -> None:
+        super().__init__()
+        projects = n_out != n_in
+        body: list[nn.Module] = [nn.Linear(n_in, n_hidden), nn.LayerNorm(n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_in)]
+        if final_norm or projects:
+            body.append(nn.LayerNorm(n_in))
+        self.nn = nn.Sequential(*body)
+        projection: list[nn.Module] = []
+        if projects:
+            projection.append(nn.Linear(n_in, n_out))
+            if final_norm:
+                projection.append(nn.LayerNorm(n_out))
+        self.project_nn: nn.Sequential | None = nn.Sequential(*projection) if projects else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (row, n_in) to (row, n_out)."""
+        return self.after_first_linear(x, self.nn[0](x))
+
+    def after_first_linear(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Finish from the first linear layer's output `hidden`, for callers that compute it in parts.
+
+        Parameters
+        ----------
+        x
+            Input, (row, n_in).
+        hidden
+            ``nn[0](x)``, (row, n_hidden).
+        """
+        out = F.relu(x + self.nn[1:](hidden))
+        return out if self.project_nn is None else self.project_nn(out)
+
+
+class CrossAttention(nn.Module):
+    """Projections of the cross-attention layer: W_Q (d, head, query_dim), W_K and W_V (d, head, kv_dim), W_O (embed, head, d)."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        s = settings
+
+        def uniform(shape: tuple[int, ...], fan: int) -> nn.Parameter:
+            bound = 1.0 / math.sqrt(fan)
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+        def weight(first: int, last: int) -> nn.Parameter:
+            return uniform((first, s.n_heads, last), s.n_heads * last)
+
+        def bias() -> nn.Parameter:
+            return uniform((s.n_heads, s.n_head_size), s.n_head_size)
+
+        self.W_Q, self.b_Q = weight(s.n_head_size, s.n_query_dim), bias()
+        self.W_K, self.b_K = weight(s.n_head_size, s.n_kv_dim), bias()
+        self.W_V, self.b_V = weight(s.n_head_size, s.n_kv_dim), bias()
+        self.W_O = weight(s.n_embed, s.n_head_size)
+        self.norm_o = nn.LayerNorm(s.n_embed)
+
+
+@dataclass(frozen=True)
+class Senders:
+    """What the network knows of each cell as a sender, whoever receives.
+
+    Attributes
+    ----------
+    embedding
+        Neighbor embedding m, (sender, embed).
+    key, value
+        k and v, (sender, head, d).
+    """
+
+    embedding: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Neighbor slots of some receivers, on rows of a :class:`Senders`.
+
+    Attributes
+    ----------
+    sender
+        Row of the sender in each slot, (cell, neighbor), int64; any row where `absent`.
+    distance
+        Distance in units of the coordinates, (cell, neighbor), float32; finite also where `absent`.
+    receiver_label
+        Label of each receiver, (cell,), int64.
+    absent
+        Slots that take no part (padding, dropout), (cell, neighbor), bool; None where all do.
+    """
+
+    sender: Tensor
+    distance: Tensor
+    receiver_label: Tensor
+    absent: Tensor | None = None
+
+    @classmethod
+    def from_neighbors(
+        cls,
+        nn_rows: npt.NDArray[np.integer],
+        nn_dist: npt.NDArray[np.float32],
+        receiver_label: npt.NDArray[np.integer],
+    ) -> Edges:
+        """Build edges from arrays in which a padded slot has row −1 and distance +inf."""
+        padded = nn_rows < 0
+        any_padded = bool(padded.any())
+        return cls(
+            sender=torch.from_numpy(np.where(padded, 0, nn_rows).astype(np.int64)),
+            distance=torch.from_numpy(np.where(padded, 0.0, nn_dist).astype(np.float32)),
+            receiver_label=torch.from_numpy(receiver_label.astype(np.int64)),
+            absent=torch.from_numpy(padded) if any_padded else None,
+        )
+
+    def to(self, device: torch.device) -> Edges:
+        """Return the same edges on `device`."""
+        return Edges(
+            self.sender.to(device),
+            self.distance.to(device),
+            self.receiver_label.to(device),
+            None if self.absent is None else self.absent.to(device),
+        )
+
+
+def _rowwise(function: Callable[..., Tensor], *rows: Tensor, blocks: bool) -> Tensor:
+    """Apply `function` to rows: all at once, or in padded blocks of :data:`ROW_BLOCK`."""
+    if not blocks:
+        return function(*rows)
+    n_rows = rows[0].shape[0]
+    out = []
+    for start in range(0, n_rows, ROW_BLOCK):
+        part = [r[start : start + ROW_BLOCK] for r in rows]
+        n_part = part[0].shape[0]
+        if n_part < ROW_BLOCK:
+            part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, ROW_BLOCK - n_part]) for p in part]
+        out.append(function(*part)[:n_part])
+    return torch.cat(out) if out else function(*rows)
+
+
+class CrossAttentionNetwork(nn.Module):
+    """Predicts a cell's expression from its type and what its neighbors of other types express.
+
+    Parameters
+    ----------
+    n_genes, n_labels
+        Size of the expression vectors and number of cell types.
+    settings
+        Sizes and constants.
+    seed
+        Of the initial weights. The global random state is left as it was.
+    """
+
+    ct_profiles: Tensor
+
+    def __init__(self, n_genes: int, n_labels: int, settings: NetworkSettings, *, seed: int = 0) -> None:
+        super().__init__()
+        self.n_genes, self.n_labels, self.settings = n_genes, n_labels, settings
+        s = settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.register_buffer("ct_profiles", torch.zeros(n_labels, n_genes))
+            self.ct_embed = nn.Embedding(n_labels, s.n_label_embed)
+            self.query_embed = ResMLP(s.n_label_embed, s.n_query_embed_hidden, s.n_heads * s.n_query_dim)
+            self.nn_embed = ResMLP(n_genes, s.n_nn_embed_hidden, s.n_nn_embed)
+            self.kv_embed = ResMLP(s.n_nn_embed, s.n_kv_dim, s.n_heads * s.n_kv_dim)
+            self.pos_coef_mlp = ResMLP(
+                s.n_nn_embed + s.n_label_embed, s.n_pos_coef_mlp_hidden, s.n_heads, final_norm=False
+            )
+            self.attention_layer = CrossAttention(s)
+            self.linear_head = nn.Linear(s.n_embed, n_genes, bias=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.ct_profiles.device
+
+    def queries(self) -> Tensor:
+        """Return the query of each label, (label, head, d)."""
+        inputs = self.query_embed(self.ct_embed.weight)
+        inputs = inputs.view(self.n_labels, self.settings.n_heads, self.settings.n_query_dim)
+        layer = self.attention_layer
+        return torch.einsum("lhq,dhq->lhd", inputs, layer.W_Q) + layer.b_Q
+
+    def senders(self, expression: Tensor, *, blocks: bool = False) -> Senders:
+        """Compute what depends on the sender alone, once per sender.
+
+        Parameters
+        ----------
+        expression
+            Log-normalised expression, (sender, gene).
+        blocks
+            Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+        """
+        s, layer = self.settings, self.attention_layer
+        embedding = _rowwise(self.nn_embed, expression, blocks=blocks)
+
+        def keys_values(rows: Tensor) -> Tensor:
+            inputs = self.kv_embed(rows).view(-1, s.n_heads, s.n_kv_dim)
+            weight = torch.cat([layer.W_K, layer.W_V])  # (2d, head, kv_dim): both projections in one product
+            both = torch.bmm(inputs.transpose(0, 1), weight.permute(1, 2, 0))  # (head, row, 2d)
+            return both.transpose(0, 1) + torch.cat([layer.b_K, layer.b_V], dim=1)
+
+        both = _rowwise(keys_values, embedding, blocks=blocks)
+        return Senders(embedding, both[..., : s.n_head_size], both[..., s.n_head_size :])
+
+    def distance_coefficients(self, embedding: Tensor, pair_sender: Tensor, pair_label: Tensor, *, blocks: bool) -> Tensor:
+        """Return the non-negative distance coefficient of (sender, receiver label) pairs, (pair, head).
+
+        The first linear layer acts on [embedding ; label embedding]; its two parts are computed once per sender
+        and once per label, and added per pair.
+        """
+        mlp, n_embed = self.pos_coef_mlp, self.settings.n_nn_embed
+        first = mlp.nn[0]
+        assert isinstance(first, nn.Linear)
+        by_sender = _rowwise(lambda rows: F.linear(rows, first.weight[:, :n_embed]), embedding, blocks=blocks)
+        by_label = F.linear(self.ct_embed.weight, first.weight[:, n_embed:], first.bias)
+
+        def coefficients(sender: Tensor, label: Tensor) -> Tensor:
+            sender, label = sender.squeeze(1), label.squeeze(1)
+            x = torch.cat([embedding[sender], self.ct_embed.weight[label]], dim=1)
+            raw = mlp.after_first_linear(x, by_sender[sender] + by_label[label])
+            return F.softplus(raw + self.settings.pos_coef_offset)
+
+        return _rowwise(coefficients, pair_sender[:, None], pair_label[:, None], blocks=blocks)
+
+    def base_scores(self, key: Tensor, *, blocks: bool) -> Tensor:
+        """Return ``q.k / sqrt(d)`` of every sender with every receiver label, (sender, label, head)."""
+        query = self.queries().permute(1, 2, 0) / math.sqrt(self.settings.n_head_size)  # (head, d, label)
+        return _rowwise(lambda rows: torch.bmm(rows.transpose(0, 1), query).permute(1, 2, 0), key, blocks=blocks)
+
+    def patterns(self, senders: Senders, edges: Edges, *, blocks: bool = False) -> Tensor:
+        """Return attention patterns without the dummy slot, (cell, head, neighbor).
+
+        Parameters
+        ----------
+        senders
+            From :meth:`senders`.
+        edges
+            Which sender is in which slot of which receiver.
+        blocks
+            Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+
+        Notes
+        -----
+        ``a = softmax(q.k / sqrt(d) - c * distance / scale, dummy)``: the rows sum to 1 less the dummy's share.
+        """
+        n_senders = senders.key.shape[0]
+        # Number the (sender, receiver label) pairs that occur. A table of flags is linear in edges; sorting is not.
+        pair_of_edge = edges.sender * self.n_labels + edges.receiver_label[:, None]
+        occurs = torch.zeros(n_senders * self.n_labels, dtype=torch.bool, device=pair_of_edge.device)
+        occurs[(pair_of_edge if edges.absent is None else pair_of_edge[~edges.absent]).reshape(-1)] = True
+        pairs = occurs.nonzero().squeeze(1)
+        number = torch.zeros(len(occurs), dtype=torch.int64, device=pair_of_edge.device)
+        number[pairs] = torch.arange(len(pairs), device=pair_of_edge.device)
+        edge_pair = number[pair_of_edge]  # (cell, neighbor); an absent slot points at pair 0 and is masked below
+
+        pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
+        coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
+        base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)[pairs]
+        if len(pairs) == 0:  # every slot is padding
+            return torch.zeros(*edges.sender.shape[:1], self.settings.n_heads, edges.sender.shape[1])
+
+        reach = edges.distance / self.settings.distance_kernel_unit_scale
+        heads = []
+        for head in range(self.settings.n_heads):
+            score = base[:, head][edge_pair] - coefficient[:, head][edge_pair] * reach
+            if edges.absent is not None:
+                score = score.masked_fill(edges.absent, -math.inf)
+            heads.append(_softmax_with_dummy(score, self.settings.attention_dummy_score))
+        return torch.stack(heads, dim=1)
+
+    def attend(self, value: Tensor, pattern: Tensor, sender: Tensor) -> Tensor:
+        """Return what each head hears, ``z = sum_j a * v``, (cell, head, d).
+
+        Parameters
+        ----------
+        value
+            (sender, head, d).
+        pattern
+            (cell, head, neighbor).
+        sender
+            Row of the sender in each slot, (cell, neighbor).
+        """
+        n_cells, n_heads, n_neighbors = pattern.shape
+        rows = sender[:, None, :] * n_heads + torch.arange(n_heads, device=sender.device)[None, :, None]
+        # A weighted embedding bag sums without ever holding (cell, neighbor, head, d).
+        heard = F.embedding_bag(
+            rows.reshape(-1, n_neighbors),
+            value.reshape(-1, self.settings.n_head_size),
+            per_sample_weights=pattern.reshape(-1, n_neighbors),
+            mode="sum",
+        )
+        return heard.view(n_cells, n_heads, self.settings.n_head_size)
+
+    def predict(self, heard: Tensor, receiver_label: Tensor) -> Tensor:
+        """Return the predicted expression, (cell, gene), from what the heads hear, (cell, head, d)."""
+        layer = self.attention_layer
+        query = self.queries().reshape(self.n_labels, -1)
+        out = torch.einsum("nhd,ehd->ne", heard, layer.W_O) + query[receiver_label]
+        return self.ct_profiles[receiver_label] + self.linear_head(layer.norm_o(out))
+
+
+def _softmax_with_dummy(score: Tensor, dummy_score: float) -> Tensor:
+    """Softmax over the last axis and one more slot of score `dummy_score`; the slot itself is dropped."""
+    top = score.amax(dim=-1, keepdim=True).clamp_min(dummy_score)
+    weight = torch.exp(score - top)
+    return weight / (weight.sum(dim=-1, keepdim=True) + torch.exp(dummy_score - top))

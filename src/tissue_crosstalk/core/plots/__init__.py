@@ -1,0 +1,1 @@
+"""Figures: data in, :class:`matplotlib.figure.Figure` out, without pyplot and its state."""

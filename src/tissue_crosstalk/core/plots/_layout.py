@@ -1,0 +1,181 @@
+"""Placing axes, text and keys in inches, with text measured first: nothing overlaps, and no solver has to run."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
+from matplotlib.textpath import TextToPath
+from numpy.typing import NDArray
+
+from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
+
+POINTS_PER_INCH: Final = 72.0
+LONGEST_LABEL: Final = 40  # characters
+
+_HANDLE_LENGTH: Final = 1.6  # in font sizes, like the next three
+_HANDLE_PAD: Final = 0.5
+_COLUMN_GAP: Final = 1.6
+_ROW_GAP: Final = 0.42
+_ROW_HEIGHT: Final = 1.2 + _ROW_GAP
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A new figure whose parts are placed in inches from its upper left corner.
+
+    Attributes
+    ----------
+    figure
+        The figure.
+    width
+        Its width, in inches.
+    height
+        Its height, in inches.
+    """
+
+    figure: Figure
+    width: float
+    height: float
+
+    @classmethod
+    def of_size(cls, width: float, height: float) -> Canvas:
+        """Return an empty canvas of a width and a height in inches."""
+        return cls(Figure(figsize=(width, height)), width, height)
+
+    def axes(
+        self, left: float, top: float, width: float, height: float, *, share_x: Axes | None = None,
+        share_y: Axes | None = None,
+    ) -> Axes:  # fmt: skip
+        """Add axes whose upper left corner is at (left, top), all in inches."""
+        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box, sharex=share_x, sharey=share_y)
+
+    def text(self, left: float, top: float, text: str, *, size: float = FONT_SIZE, bold: bool = False) -> None:
+        """Write text whose upper left corner is at (left, top), in inches."""
+        self.figure.text(
+            left / self.width, 1 - top / self.height, text, size=size, weight="bold" if bold else "normal",
+            va="top", ha="left", linespacing=1.15, parse_math=False,
+        )  # fmt: skip
+
+    def key(self, left: float, top: float, handles: Sequence[Artist], labels: Sequence[str], *, n_columns: int) -> None:
+        """Add a legend whose upper left corner is at (left, top), in inches."""
+        # A label with a leading underscore would be left out, and a dollar sign be read as mathematics: set it later.
+        legend: Legend = self.figure.legend(
+            list(handles),
+            ["label"] * len(handles),
+            loc="upper left",
+            bbox_to_anchor=(left / self.width, 1 - top / self.height),
+            ncols=n_columns,
+            borderaxespad=0.0,
+            borderpad=0.0,
+            handlelength=_HANDLE_LENGTH,
+            handletextpad=_HANDLE_PAD,
+            columnspacing=_COLUMN_GAP,
+            labelspacing=_ROW_GAP,
+            fontsize=FONT_SIZE,
+        )
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_parse_math(False)
+            text.set_text(shorten(label))
+
+
+def shorten(label: str, most: int = LONGEST_LABEL) -> str:
+    """Return a label on one line, with its middle left out where it has more than `most` characters."""
+    line = " ".join(str(label).split())
+    if len(line) <= most:
+        return line
+    head = (most - 1 + 1) // 2
+    tail = most - 1 - head
+    return f"{line[:head].rstrip()}…{line[len(line) - tail :].lstrip()}"
+
+
+def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> float:
+    """Return how wide one line of text is, in inches."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    width, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
+    return 1.02 * width / POINTS_PER_INCH  # hinting makes the glyphs of a PNG a little wider
+
+
+def widest(texts: Sequence[str], size: float = FONT_SIZE) -> float:
+    """Return how wide the widest of some lines is, in inches; 0 without any."""
+    return max((text_width(shorten(text), size) for text in texts), default=0.0)
+
+
+def wrap(text: str, width: float, size: float = TITLE_SIZE) -> str:
+    """Return text broken into lines that are no wider than `width` inches (in bold), words broken where need be."""
+    per_character = max(text_width(text, size, bold=True) / max(len(text), 1), 0.01)
+    return "\n".join(textwrap.wrap(text, max(int(width / per_character), 8))) or text
+
+
+def text_height(text: str, size: float = FONT_SIZE) -> float:
+    """Return how tall some lines of text are, in inches."""
+    return (text.count("\n") + 1) * 1.35 * size / POINTS_PER_INCH
+
+
+def key_columns(n_entries: int, height: float) -> int:
+    """Return how many columns a key of some entries needs to be at most `height` inches tall."""
+    rows = max(int(height * POINTS_PER_INCH / (FONT_SIZE * _ROW_HEIGHT)), 1)
+    return max(math.ceil(n_entries / rows), 1)
+
+
+def key_width(labels: Sequence[str], n_columns: int) -> float:
+    """Return how wide a key is, in inches."""
+    column = widest(labels) + (_HANDLE_LENGTH + _HANDLE_PAD) * FONT_SIZE / POINTS_PER_INCH
+    return n_columns * column + (n_columns - 1) * _COLUMN_GAP * FONT_SIZE / POINTS_PER_INCH
+
+
+def key_height(n_entries: int, n_columns: int) -> float:
+    """Return how tall a key is, in inches."""
+    return math.ceil(n_entries / n_columns) * _ROW_HEIGHT * FONT_SIZE / POINTS_PER_INCH
+
+
+def spread_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """Return ascending positions at least `gap` apart, in [low, high] where there is room, nearest to those wanted.
+
+    Parameters
+    ----------
+    wanted
+        Positions, ascending.
+    gap
+        Smallest distance between two neighbours.
+    low
+        Lower limit.
+    high
+        Upper limit; passed over if the positions do not fit.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions of shape (position,) that minimise the sum of squared moves.
+    """
+    n_positions = len(wanted)
+    offsets = np.arange(n_positions) * gap
+    # Without the gaps the task is isotonic regression: pool neighbours that are out of order.
+    blocks: list[tuple[float, int]] = []
+    for value in np.asarray(wanted, dtype=np.float64) - offsets:
+        mean, size = float(value), 1
+        while blocks and blocks[-1][0] > mean:
+            before, n_before = blocks.pop()
+            mean = (before * n_before + mean * size) / (n_before + size)
+            size += n_before
+        blocks.append((mean, size))
+    pooled = np.repeat([mean for mean, _ in blocks], [size for _, size in blocks]) if blocks else np.zeros(0)
+    room = max(high - (n_positions - 1) * gap, low)
+    positions: NDArray[np.float64] = np.clip(pooled, low, room) + offsets
+    return positions
+
+
+def grid(n_panels: int, most_columns: int) -> tuple[int, int]:
+    """Return the (rows, columns) of a grid with rows as even as can be."""
+    rows = math.ceil(n_panels / most_columns)
+    return rows, math.ceil(n_panels / rows)

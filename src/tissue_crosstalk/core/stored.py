@@ -1,0 +1,343 @@
+"""Attention as it lies in parquet folders: read a shard at a time, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from tissue_crosstalk.core import tables, terms
+from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.flavors import FLAVORS, check_flavors, weigh
+from tissue_crosstalk.core.hubs import HubSettings, find_hubs
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cells of a tissue, in its order.
+
+    Attributes
+    ----------
+    names
+        ``obs_names``, (cell,).
+    labels
+        Index into `cell_types`, int16 (cell,).
+    cell_types
+        Names of the labels.
+    sections, section_names
+        Index into the names, int32 (cell,); one section without a name where the tissue has no section key.
+    coordinates
+        float64 (cell, axis).
+    """
+
+    names: npt.NDArray[np.object_]
+    labels: npt.NDArray[np.int16]
+    cell_types: tuple[str, ...]
+    sections: npt.NDArray[np.int32]
+    section_names: tuple[str, ...]
+    coordinates: npt.NDArray[np.float64]
+
+    @classmethod
+    def read(cls, cells: pads.Dataset) -> Cells:
+        """Read the table of cells.
+
+        Raises
+        ------
+        ResultError
+            If it does not hold every position of a tissue exactly once.
+        """
+        table = cells.to_table().sort_by(terms.POSITION)
+        positions = table.column(terms.POSITION).to_numpy()
+        if not (positions == np.arange(len(positions))).all():
+            raise ResultError(
+                f"table {terms.CELLS!r} must hold every {terms.POSITION} from 0 to {len(positions) - 1} once. "
+                "Some are missing or repeated; run the extraction again."
+            )
+        labels, cell_types = tables.codes_and_names(table.column(terms.LABEL))
+        sections, section_names = tables.codes_and_names(table.column(terms.SECTION))
+        axes = [axis for axis in terms.COORDINATES if axis in table.column_names]
+        return cls(
+            names=table.column(terms.CELL_IDX).cast(pa.string()).to_numpy(zero_copy_only=False).astype(object),
+            labels=labels.astype(np.int16),
+            cell_types=cell_types,
+            sections=sections,
+            section_names=section_names,
+            coordinates=np.stack([table.column(axis).to_numpy() for axis in axes], axis=1),
+        )
+
+    def section_of_cells(self) -> npt.NDArray[np.object_] | None:
+        """Return the name of each cell's section, (cell,); None for a tissue of one section."""
+        if len(self.section_names) < 2:
+            return None
+        return np.array(self.section_names, dtype=object)[self.sections]
+
+    def positions(self, names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """Return the positions of cells given by name.
+
+        Raises
+        ------
+        ResultError
+            If a name is unknown.
+        """
+        places = pd.Index(self.names).get_indexer(pd.Index(names.cast(pa.string()).to_pylist(), dtype=object))
+        if (places < 0).any():
+            raise ResultError(
+                f"the tables hold cells that table {terms.CELLS!r} does not know: they are of different runs. "
+                "Run the extraction again."
+            )
+        return places.astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredShard:
+    """One shard of attention.
+
+    Attributes
+    ----------
+    receivers
+        Positions of the receivers, int64 (cell,).
+    attention
+        In whichever flavor was read, float32 (head, cell, neighbor).
+    nn_idx
+        Positions of the neighbors, int32 (cell, neighbor); −1 where padded.
+    nn_dist
+        Distances, float32 (cell, neighbor), +inf where padded; None where not asked for.
+    """
+
+    receivers: npt.NDArray[np.int64]
+    attention: npt.NDArray[np.float32]
+    nn_idx: npt.NDArray[np.int32]
+    nn_dist: npt.NDArray[np.float32] | None
+
+    def sender_labels(self, cells: Cells) -> npt.NDArray[np.int16]:
+        """Return the label in each slot, (cell, neighbor); −1 where padded."""
+        return np.where(self.nn_idx < 0, np.int16(terms.NO_NEIGHBOR), cells.labels[self.nn_idx])
+
+
+def read_shards(
+    attention: pads.Dataset,
+    nn_idxs: pads.Dataset,
+    cells: Cells,
+    *,
+    nn_dists: pads.Dataset | None = None,
+    flavor: str | None = None,
+) -> Iterator[StoredShard]:
+    """Read attention a shard at a time.
+
+    Parameters
+    ----------
+    attention
+        Folder of ``attention_patterns``, or of flavored attention.
+    nn_idxs, nn_dists
+        Folders of the neighbors.
+    cells
+        All cells of the tissue.
+    flavor
+        Which flavor of a folder of flavored attention; None: the folder has no flavors.
+
+    Raises
+    ------
+    ResultError
+        If a folder lacks shards, or shards are of different cells.
+    """
+    attention_files = _files(attention, flavor)
+    idx_files = _files(nn_idxs)
+    dist_files = _files(nn_dists) if nn_dists is not None else None
+    counts = {len(attention_files), len(idx_files)} | ({len(dist_files)} if dist_files is not None else set())
+    if len(counts) > 1 or 0 in counts:
+        what = f"attention of flavor {flavor!r}" if flavor else terms.ATTENTION_PATTERNS
+        raise ResultError(
+            f"{what} has {len(attention_files)} shards and {terms.NN_IDXS} has {len(idx_files)}: they must be of one run, "
+            "and not empty. Run the extraction again."
+        )
+    for number, (attention_file, idx_file) in enumerate(zip(attention_files, idx_files, strict=True)):
+        attention_table, idx_table = _read(attention_file), _read(idx_file)
+        patterns = tables.patterns_array(attention_table)
+        one_head = attention_table.slice(0, patterns.shape[1])
+        parts = [one_head, idx_table]
+        dist = None
+        if dist_files is not None:
+            dist_table = _read(dist_files[number])
+            parts.append(dist_table)
+            dist = tables.slots_array(dist_table)
+        if not tables.same_order(parts):
+            raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
+        yield StoredShard(cells.positions(idx_table.column(terms.CELL_IDX)), patterns, tables.slots_array(idx_table), dist)
+
+
+def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:
+    """Read the norms of all senders, each (position, head); NaN for cells that have none."""
+    norms: dict[str, npt.NDArray[np.float32]] = {}
+    for file in _files(sender_norms):
+        table = _read(file)
+        arrays = tables.norms_arrays(table)
+        n_cells = len(arrays[terms.VALUE_NORM])
+        positions = cells.positions(table.column(terms.CELL_IDX).slice(0, n_cells))
+        for name, array in arrays.items():
+            whole = norms.setdefault(name, np.full((len(cells.names), array.shape[1]), np.nan, dtype=np.float32))
+            whole[positions] = array
+    return norms
+
+
+def flavor_attention(
+    attention_patterns: pads.Dataset,
+    nn_idxs: pads.Dataset,
+    sender_norms: pads.Dataset,
+    cells: pads.Dataset,
+    flavors: Sequence[str],
+) -> Iterator[tables.Shard]:
+    """Re-weight stored attention patterns in several flavors, a shard at a time.
+
+    Parameters
+    ----------
+    attention_patterns, nn_idxs, sender_norms, cells
+        Folders that one extraction wrote.
+    flavors
+        Names in :data:`flavors.FLAVORS`.
+
+    Yields
+    ------
+    Shard
+        By shard, then by flavor; in partitions ``flavor=<flavor>``.
+
+    Raises
+    ------
+    ParameterError
+        If a flavor is unknown.
+    ResultError
+        If the folders are not of one run.
+    """
+    check_flavors(flavors)
+    known = Cells.read(cells)
+    norms = read_norms(sender_norms, known)
+    n_files = len(_files(attention_patterns))
+    for number, shard in enumerate(read_shards(attention_patterns, nn_idxs, known)):
+        for place, flavor in enumerate(flavors):
+            table = tables.patterns_table(
+                weigh(shard.attention, norms, shard.nn_idx, flavor),
+                known.labels[shard.receivers],
+                known.cell_types,
+                known.names[shard.receivers],
+            )
+            yield tables.Shard(
+                index=number * len(flavors) + place,
+                count=n_files * len(flavors),
+                table=table,
+                file=f"{terms.FLAVOR}={flavor}/{tables.shard_file(number)}",
+            )
+
+
+def strongest_head(
+    attention: pads.Dataset, nn_idxs: pads.Dataset, cells: Cells, flavor: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Return receivers, their attention as the maximum over heads, and their neighbors.
+
+    Returns
+    -------
+    receivers
+        Positions, ascending, (cell,).
+    strength
+        float32 (cell, neighbor).
+    nn_idx
+        Positions of the neighbors, int32 (cell, neighbor).
+    """
+    parts = [
+        (shard.receivers, shard.attention.max(axis=0), shard.nn_idx)
+        for shard in read_shards(attention, nn_idxs, cells, flavor=flavor)
+    ]
+    receivers = np.concatenate([part[0] for part in parts])
+    order = np.argsort(receivers)
+    return (
+        receivers[order],
+        np.concatenate([part[1] for part in parts])[order],
+        np.concatenate([part[2] for part in parts])[order],
+    )
+
+
+def stored_flavors(attention: pads.Dataset) -> list[str]:
+    """Return the flavors of a folder of flavored attention, in the order of :data:`flavors.FLAVORS`."""
+    return [flavor for flavor in FLAVORS if _files(attention, flavor)]
+
+
+def _files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.Fragment]:
+    wanted = None if flavor is None else pads.field(terms.FLAVOR) == flavor
+    return sorted(dataset.get_fragments(filter=wanted), key=lambda fragment: str(fragment.path))
+
+
+def _read(file: pads.Fragment) -> pa.Table:
+    return file.to_table(schema=file.physical_schema)
+
+
+def check_same_tissue(cells: Cells, names: npt.NDArray[np.object_] | Sequence[str]) -> None:
+    """Raise :class:`ResultError` unless the tissue has exactly these cells, in this order."""
+    if len(names) != len(cells.names) or not (np.asarray(names, dtype=object) == cells.names).all():
+        raise ResultError(
+            f"the results are of another tissue: they hold {len(cells.names)} cells, the tissue {len(names)}, or their "
+            "names differ. Run the extraction again with this tissue."
+        )
+
+
+
+def attention_sizes(attention_patterns: pads.Dataset, cells: pads.Dataset) -> dict[str, int]:
+    """Return the numbers of cells, heads, neighbors and cell types of stored attention."""
+    n_cells, n_rows = cells.count_rows(), attention_patterns.count_rows()
+    first = cells.head(1)
+    return {
+        "cells": n_cells,
+        "heads": n_rows // n_cells,
+        "neighbors": sum(name.startswith(terms.NEIGHBOR_PREFIX) for name in attention_patterns.schema.names),
+        "cell types": len(tables.codes_and_names(first.column(terms.LABEL))[1]),
+    }
+
+
+def find_stored_hubs(
+    flavored_attention: pads.Dataset, nn_idxs: pads.Dataset, cells: pads.Dataset, flavor: str, settings: HubSettings
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Find the communication hubs of stored attention.
+
+    Parameters
+    ----------
+    flavored_attention, nn_idxs, cells
+        Folders that the earlier stages wrote.
+    flavor
+        Which flavor to use.
+    settings
+        Thresholds, counting and clustering.
+
+    Returns
+    -------
+    hubs
+        One row per cell in the order of the tissue, indexed by name: a column per cell type, and ``hub_cluster``.
+    selection
+        ``flavor``, ``n_clusters``, ``thresholds`` by receiver type, and ``silhouette`` by number of clusters.
+    """
+    known = Cells.read(cells)
+    receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, known, flavor)
+    sender_labels = np.where(nn_idx < 0, np.int16(terms.NO_NEIGHBOR), known.labels[nn_idx])
+    hubs = find_hubs(strength, nn_idx, known.labels[receivers], sender_labels, known.cell_types, settings)
+    selection = {
+        "flavor": flavor,
+        "n_clusters": hubs.n_clusters,
+        "thresholds": dict(hubs.thresholds),
+        "silhouette": {str(k): value for k, value in hubs.silhouette.items()},
+    }
+    return hubs.table(known.names[receivers], known.cell_types), selection
+
+
+def hub_of_cells(hubs: pd.DataFrame, cells: Cells) -> npt.NDArray[np.int64]:
+    """Return the hub of every cell in the order of the tissue, (cell,).
+
+    Raises
+    ------
+    ResultError
+        If the hubs are of other cells.
+    """
+    if set(hubs.index) != set(cells.names):
+        raise ResultError("the hubs are of other cells than the attention. Run the stage 'hubs' again.")
+    return hubs[terms.HUB_CLUSTER].reindex(cells.names).to_numpy(dtype=np.int64)

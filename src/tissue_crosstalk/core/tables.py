@@ -1,0 +1,193 @@
+"""Arrays of attention as Arrow tables, and back. The schemas of METHOD, section 3.
+
+=================== ================================================= =========================================
+table               rows                                              columns
+=================== ================================================= =========================================
+attention_patterns  one per (head, cell), by head within a shard      ``neighbor_i`` float32, ``head_idx`` int16,
+                                                                      ``label``, ``cell_idx`` dictionaries
+nn_idxs             one per cell                                      ``neighbor_i`` int32: row of the neighbor in
+                                                                      the tissue (``position`` of `cells`), −1
+                                                                      where padded; ``cell_idx``
+nn_dists            one per cell                                      ``neighbor_i`` float32, +inf where padded;
+                                                                      ``cell_idx``
+sender_norms        one per (head, cell)                              ``value_norm``, ``info_norm``, ``gene_norm``
+                                                                      float32; ``head_idx``, ``cell_idx``
+cells               one per cell                                      ``position`` int32, ``cell_idx``, ``label``,
+                                                                      ``section``, ``x``, ``y`` (``z``)
+=================== ================================================= =========================================
+
+All tables of one attention hold the same cells in the same order, shard by shard. Strings are dictionaries: compact on
+disk, categories in pandas, text in any other reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.attention import ShardAttention
+from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.neighbors import Neighbors
+from tissue_crosstalk.core.tissue import PreparedTissue
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a table that is written as it comes.
+
+    Attributes
+    ----------
+    index, count
+        Number of the file, and how many there will be: with the last one the table is complete.
+    table
+        Its rows.
+    file
+        Name of the file, relative to the table's folder.
+    """
+
+    index: int
+    count: int
+    table: pa.Table
+    file: str
+
+
+def shard_file(number: int) -> str:
+    """Return the file name of a shard; names sort in the order of the shards."""
+    return f"part-{number:05d}.parquet"
+
+
+def _dictionary(codes: npt.NDArray[np.integer], names: Sequence[str] | npt.NDArray[np.object_]) -> pa.Array:
+    values = pa.array(list(names), type=pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), values)
+
+
+def _cell_names(names: npt.NDArray[np.object_], repeats: int = 1) -> pa.Array:
+    return _dictionary(np.tile(np.arange(len(names), dtype=np.int32), repeats), names)
+
+
+def _slots(values: npt.NDArray[np.generic]) -> dict[str, pa.Array]:
+    columns = np.ascontiguousarray(values.T)
+    return dict(zip(terms.neighbor_columns(len(columns)), map(pa.array, columns), strict=True))
+
+
+def patterns_table(
+    patterns: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.integer],
+    cell_types: Sequence[str],
+    cell_names: npt.NDArray[np.object_],
+) -> pa.Table:
+    """Return attention (head, cell, neighbor) as one row per (head, cell)."""
+    n_heads, n_cells, n_neighbors = patterns.shape
+    return pa.table(
+        _slots(patterns.reshape(-1, n_neighbors))
+        | {
+            terms.HEAD_IDX: pa.array(np.repeat(np.arange(n_heads, dtype=np.int16), n_cells)),
+            terms.LABEL: _dictionary(np.tile(labels, n_heads), cell_types),
+            terms.CELL_IDX: _cell_names(cell_names, n_heads),
+        }
+    )
+
+
+def neighbors_table(values: npt.NDArray[np.generic], cell_names: npt.NDArray[np.object_]) -> pa.Table:
+    """Return neighbor rows or distances (cell, neighbor) as one row per cell."""
+    return pa.table(_slots(values) | {terms.CELL_IDX: _cell_names(cell_names)})
+
+
+def norms_table(norms: Mapping[str, npt.NDArray[np.float32]], cell_names: npt.NDArray[np.object_]) -> pa.Table:
+    """Return norms (sender, head) as one row per (head, cell)."""
+    n_cells, n_heads = norms[terms.VALUE_NORM].shape
+    return pa.table(
+        {name: pa.array(np.ascontiguousarray(norms[name].T).reshape(-1)) for name in terms.NORMS}
+        | {
+            terms.HEAD_IDX: pa.array(np.repeat(np.arange(n_heads, dtype=np.int16), n_cells)),
+            terms.CELL_IDX: _cell_names(cell_names, n_heads),
+        }
+    )
+
+
+def cells_table(tissue: PreparedTissue, rows: npt.NDArray[np.integer]) -> pa.Table:
+    """Return name, type, section and coordinates of the given rows of a tissue."""
+    sections = tissue.section_names or ("",)
+    axes = {
+        terms.COORDINATES[axis]: pa.array(np.ascontiguousarray(tissue.coordinates[rows, axis]))
+        for axis in range(tissue.coordinates.shape[1])
+    }
+    return pa.table(
+        {
+            terms.POSITION: pa.array(tissue.positions[rows].astype(np.int32)),
+            terms.CELL_IDX: _cell_names(tissue.cell_names[rows]),
+            terms.LABEL: _dictionary(tissue.labels[rows], tissue.cell_types),
+            terms.SECTION: _dictionary(tissue.sections[rows], sections),
+        }
+        | axes
+    )
+
+
+def shard_tables(shard: ShardAttention, tissue: PreparedTissue, neighbors: Neighbors) -> dict[str, pa.Table]:
+    """Return the tables of one shard, by name."""
+    rows = shard.receivers
+    names = tissue.cell_names[rows]
+    return {
+        terms.ATTENTION_PATTERNS: patterns_table(shard.patterns, tissue.labels[rows], tissue.cell_types, names),
+        terms.NN_IDXS: neighbors_table(positions_of(neighbors.idx[rows], tissue.positions), names),
+        terms.NN_DISTS: neighbors_table(neighbors.dist[rows], names),
+        terms.SENDER_NORMS: norms_table(shard.norms_of(rows), names),
+        terms.CELLS: cells_table(tissue, rows),
+    }
+
+
+def positions_of(nn_idx: npt.NDArray[np.int32], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Return neighbor rows of the prepared tissue as rows of the user's tissue, (cell, neighbor); −1 stays −1."""
+    return np.where(nn_idx < 0, np.int32(terms.NO_NEIGHBOR), positions[nn_idx].astype(np.int32))
+
+
+def slots_array(table: pa.Table) -> npt.NDArray[np.generic]:
+    """Return the ``neighbor_i`` columns of a table as an array, (row, neighbor)."""
+    n_neighbors = sum(
+        name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
+        for name in table.column_names
+    )
+    return np.stack([table.column(name).to_numpy() for name in terms.neighbor_columns(n_neighbors)], axis=1)
+
+
+def patterns_array(table: pa.Table) -> npt.NDArray[np.float32]:
+    """Return the attention (head, cell, neighbor) of one shard's table.
+
+    Raises
+    ------
+    ResultError
+        If the rows are not by head, then by cell.
+    """
+    heads = table.column(terms.HEAD_IDX).to_numpy()
+    n_heads = int(heads.max()) + 1 if len(heads) else 0
+    if n_heads == 0 or len(heads) % n_heads or not (heads == np.repeat(np.arange(n_heads), len(heads) // n_heads)).all():
+        raise ResultError(
+            f"a shard of attention must hold every head of the same cells, by {terms.HEAD_IDX}. Got rows in another order; "
+            "run the extraction again."
+        )
+    return slots_array(table).astype(np.float32, copy=False).reshape(n_heads, len(heads) // n_heads, -1)
+
+
+def norms_arrays(table: pa.Table) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the norms, each (sender, head), of one shard's table."""
+    heads = table.column(terms.HEAD_IDX).to_numpy()
+    n_heads = int(heads.max()) + 1
+    return {name: table.column(name).to_numpy().reshape(n_heads, -1).T for name in terms.NORMS}
+
+
+def codes_and_names(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+    """Return a dictionary column as codes and their names, whatever dictionaries its chunks have."""
+    whole = column.unify_dictionaries().combine_chunks()
+    whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+    return whole.indices.to_numpy().astype(np.int32), tuple(whole.dictionary.to_pylist())
+
+
+def same_order(tables: Iterable[pa.Table]) -> bool:
+    """Return whether tables of one row per cell hold the same cells in the same order."""
+    names = [table.column(terms.CELL_IDX).cast(pa.string()) for table in tables]
+    return all(name.equals(names[0]) for name in names[1:])

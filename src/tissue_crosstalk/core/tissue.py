@@ -1,0 +1,358 @@
+"""From the user's AnnData to what the method works on: checked, matched by name, normalised, in spatial order."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
+from tissue_crosstalk.core.model import Preprocessing, TissueKeys
+from tissue_crosstalk.core.spatial_order import spatial_order
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 50_000
+"""Rows of a tissue that are read and normalised at once."""
+
+LARGEST_LOG_VALUE = 20.0
+"""No log1p of a count per cell is larger (e**20 is 5e8)."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTissue:
+    """A tissue as the network sees it.
+
+    Attributes
+    ----------
+    expression
+        Log-normalised expression, CSR float32 (cell, gene).
+    genes
+        Gene names, (gene,).
+    labels
+        Index into `cell_types`, int16 (cell,).
+    cell_types
+        Names of the labels.
+    coordinates
+        float64 (cell, axis), 2 or 3 axes, in the tissue's own unit.
+    cell_names
+        ``obs_names``, (cell,).
+    positions
+        Row of each cell in the user's tissue, int64 (cell,).
+    sections
+        Index into `section_names`, int32 (cell,); all 0 without sections.
+    section_names
+        Names of the sections; empty when the tissue has no section key.
+    radii
+        Cell radii, float64 (cell,), or None.
+    keys, preprocessing
+        How all this was read.
+    """
+
+    expression: sparse.csr_matrix
+    genes: tuple[str, ...]
+    labels: npt.NDArray[np.int16]
+    cell_types: tuple[str, ...]
+    coordinates: npt.NDArray[np.float64]
+    cell_names: npt.NDArray[np.object_]
+    positions: npt.NDArray[np.int64]
+    sections: npt.NDArray[np.int32]
+    section_names: tuple[str, ...]
+    radii: npt.NDArray[np.float64] | None
+    keys: TissueKeys
+    preprocessing: Preprocessing
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.labels)
+
+    def in_tissue_order(self) -> npt.NDArray[np.intp]:
+        """Return the rows of this object in the order of the user's tissue."""
+        return np.argsort(self.positions, kind="stable")
+
+
+def prepare_tissue(
+    adata: AnnData,
+    keys: TissueKeys,
+    *,
+    log_normalised: bool,
+    target_sum: float | None = None,
+    genes: Sequence[str] | None = None,
+    cell_types: Sequence[str] | None = None,
+) -> PreparedTissue:
+    """Check a tissue, match its genes and cell types by name, normalise it, and put its cells in spatial order.
+
+    Parameters
+    ----------
+    adata
+        The tissue; in memory or backed. It is not changed.
+    keys
+        Where it holds what.
+    log_normalised
+        True: the expression is log-normalised already and used as it is. False: it holds counts, which are
+        scaled to `target_sum` per cell and ``log1p`` transformed.
+    target_sum
+        Total per cell; None: the median total of the cells that have any count.
+    genes
+        Genes to use, in this order (a model's); None: all of the tissue's.
+    cell_types
+        Cell types in this order (a model's); None: those of the tissue.
+
+    Returns
+    -------
+    PreparedTissue
+        Cells ordered by section, then along a space-filling curve.
+
+    Raises
+    ------
+    TissueError
+        If a key is missing, names are duplicated, labels or coordinates are missing or not finite, a gene or cell
+        type does not match, or the expression is not what `log_normalised` says.
+
+    Notes
+    -----
+    Cells at the very same place are allowed: their distance is 0. Categories without a cell are dropped. Labels
+    that are numbers become their text (``3`` is the type ``"3"``).
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise TissueError(f"the tissue is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
+    cell_names = np.asarray(adata.obs_names.astype(str), dtype=object)
+    _refuse_duplicates(cell_names, "obs_names (cell names)", "call adata.obs_names_make_unique()")
+
+    labels, types = _labels(adata, keys.labels_key, cell_types)
+    coordinates = _coordinates(adata, keys.coord_key)
+    sections, section_names = _sections(adata, keys.section_key)
+    radii = _radii(adata, keys.radius_key)
+    columns, gene_names = _gene_columns(adata, genes)
+
+    order = spatial_order(coordinates, sections)
+    expression = _read_expression(adata, keys.layer, columns)
+    expression, target_sum = _normalised(expression, log_normalised=log_normalised, target_sum=target_sum, keys=keys)
+    return PreparedTissue(
+        expression=expression[order],
+        genes=gene_names,
+        labels=labels[order],
+        cell_types=types,
+        coordinates=coordinates[order],
+        cell_names=cell_names[order],
+        positions=order.astype(np.int64),
+        sections=sections[order],
+        section_names=section_names,
+        radii=None if radii is None else radii[order],
+        keys=keys,
+        preprocessing=Preprocessing(log_normalised=log_normalised, target_sum=target_sum),
+    )
+
+
+def _refuse_duplicates(names: npt.NDArray[np.object_], what: str, remedy: str) -> None:
+    duplicated = pd.Index(names)[pd.Index(names).duplicated()].unique()
+    if len(duplicated):
+        raise TissueError(f"{what} must be unique. Got {listing(list(duplicated))} more than once; {remedy}.")
+
+
+def _obs_column(adata: AnnData, key: str, parameter: str) -> pd.Series[Any]:
+    if key not in adata.obs.columns:
+        hint = did_you_mean(key, map(str, adata.obs.columns))
+        raise TissueError(
+            f"{parameter} names the column {key!r}, which is not in the tissue's obs.{hint} "
+            f"Its columns are {listing(list(adata.obs.columns))}."
+        )
+    return adata.obs[key]
+
+
+def _categories(adata: AnnData, key: str, parameter: str) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+    """Return the codes and the names of the categories in use of one column of ``obs``."""
+    column = _obs_column(adata, key, parameter)
+    missing = column.isna().to_numpy()
+    if missing.any():
+        cells = listing(list(adata.obs_names[missing]), most=3)
+        raise TissueError(
+            f"column {key!r} of obs ({parameter}) must have a value for every cell. {int(missing.sum())} of "
+            f"{len(column)} cells have none (NaN), first {cells}; drop these cells or give them a value of their own."
+        )
+    values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
+    values = values.cat.remove_unused_categories()
+    names = tuple(str(category) for category in values.cat.categories)
+    if len(set(names)) < len(names):
+        raise TissueError(
+            f"column {key!r} of obs ({parameter}) has different values that read the same as text, such as 1 and '1'; "
+            "make the column text."
+        )
+    return values.cat.codes.to_numpy().astype(np.int32), names
+
+
+def _labels(
+    adata: AnnData, key: str, cell_types: Sequence[str] | None
+) -> tuple[npt.NDArray[np.int16], tuple[str, ...]]:
+    codes, names = _categories(adata, key, "labels_key")
+    if cell_types is None:
+        if len(names) > np.iinfo(np.int16).max:
+            raise TissueError(f"labels_key {key!r} has {len(names)} different values; is it a column of cell types?")
+        return codes.astype(np.int16), names
+    unknown = [name for name in names if name not in set(cell_types)]
+    if unknown:
+        hint = did_you_mean(unknown[0], cell_types)
+        raise TissueError(
+            f"column {key!r} of obs has cell types that the model does not know: {listing(unknown)}.{hint} "
+            f"The model knows {listing(list(cell_types), most=30)}. Rename them, or drop these cells."
+        )
+    number = {name: index for index, name in enumerate(cell_types)}
+    return np.array([number[name] for name in names], dtype=np.int16)[codes], tuple(cell_types)
+
+
+def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
+    if key not in adata.obsm:
+        hint = did_you_mean(key, adata.obsm.keys())
+        raise TissueError(
+            f"coord_key names {key!r}, which is not in the tissue's obsm.{hint} Its keys are {listing(list(adata.obsm))}."
+        )
+    values = adata.obsm[key]
+    values = values.toarray() if sparse.issparse(values) else np.asarray(values)  # a DataFrame becomes an array, too
+    try:
+        coordinates = values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TissueError(f"obsm[{key!r}] (coord_key) must hold numbers. Got values of type {values.dtype}.") from error
+    if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
+        raise TissueError(
+            f"obsm[{key!r}] (coord_key) must be of shape (cell, 2) or (cell, 3). Got {coordinates.shape} instead."
+        )
+    bad = ~np.isfinite(coordinates).all(axis=1)
+    if bad.any():
+        raise TissueError(
+            f"obsm[{key!r}] (coord_key) must be finite. {int(bad.sum())} of {len(bad)} cells have NaN or infinite "
+            f"coordinates, first {listing(list(adata.obs_names[bad]), most=3)}; drop these cells."
+        )
+    n_repeated = len(coordinates) - len(np.unique(coordinates, axis=0))
+    if n_repeated > len(coordinates) // 10:
+        warnings.warn(
+            f"{n_repeated} of {len(coordinates)} cells lie exactly where another cell does (distance 0). If sections "
+            "share coordinates, set section_key.",
+            stacklevel=4,
+        )
+    return coordinates
+
+
+def _sections(adata: AnnData, key: str | None) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
+    if key is None:
+        return np.zeros(adata.n_obs, dtype=np.int32), ()
+    return _categories(adata, key, "section_key")
+
+
+def _radii(adata: AnnData, key: str | None) -> npt.NDArray[np.float64] | None:
+    if key is None:
+        return None
+    column = pd.to_numeric(_obs_column(adata, key, "radius_key"), errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~(np.isfinite(column) & (column >= 0))
+    if bad.any():
+        raise TissueError(
+            f"column {key!r} of obs (radius_key) must hold finite radii of at least 0. {int(bad.sum())} of {len(bad)} "
+            f"cells do not have one, first {listing(list(adata.obs_names[bad]), most=3)}."
+        )
+    return column
+
+
+def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDArray[np.intp] | None, tuple[str, ...]]:
+    """Return which columns to take (None: all, as they are) and their names."""
+    present = adata.var_names.astype(str)
+    if genes is None:
+        _refuse_duplicates(np.asarray(present, dtype=object), "var_names (gene names)", "call adata.var_names_make_unique()")
+        return None, tuple(present)
+    missing = [gene for gene in genes if gene not in set(present)]
+    if missing:
+        folded = {name.casefold() for name in present}
+        case = " They differ in upper and lower case only." if all(g.casefold() in folded for g in missing) else ""
+        raise TissueError(
+            f"the tissue lacks {len(missing)} of the model's {len(genes)} genes: {listing(missing, most=20)}.{case} "
+            "Give a tissue measured with the same genes (var_names), or train a model on this one."
+        )
+    wanted = present[present.isin(genes)]
+    _refuse_duplicates(np.asarray(wanted, dtype=object), "var_names (gene names) that the model uses", "keep one of each")
+    columns = present.get_indexer_for(list(genes))
+    in_order = len(genes) == len(present) and bool((columns == np.arange(len(present))).all())
+    return (None if in_order else columns), tuple(genes)
+
+
+def _row_chunks(adata: AnnData, layer: str | None) -> Iterator[Any]:
+    """Yield the rows of the expression, dense or sparse, a chunk at a time."""
+    if layer is not None and layer not in adata.layers:
+        hint = did_you_mean(layer, adata.layers.keys())
+        raise TissueError(
+            f"layer names {layer!r}, which is not in the tissue's layers.{hint} Its layers are {listing(list(adata.layers))}."
+        )
+    values = adata.X if layer is None else adata.layers[layer]
+    if values is None:
+        raise TissueError("the tissue has no X. Set layer to the layer that holds its expression.")
+    if getattr(values, "format", None) == "csc":  # rows of a column-wise matrix cannot be read apart
+        values = sparse.csr_matrix(values if sparse.issparse(values) else values.to_memory())
+    for start in range(0, adata.n_obs, ROWS_AT_ONCE):
+        yield values[start : start + ROWS_AT_ONCE]
+
+
+def _read_expression(adata: AnnData, layer: str | None, columns: npt.NDArray[np.intp] | None) -> sparse.csr_matrix:
+    where = "X" if layer is None else f"layers[{layer!r}]"
+    chunks = []
+    for chunk in _row_chunks(adata, layer):
+        if not (np.issubdtype(chunk.dtype, np.number) or chunk.dtype == bool):
+            raise TissueError(f"{where} must hold numbers. Got values of type {chunk.dtype}.")
+        rows = sparse.csr_matrix(chunk, dtype=np.float32)
+        chunks.append(rows if columns is None else rows[:, columns])
+    # Dense tissues hand over views that must not be written to, sparse ones possibly unsorted rows: own both.
+    expression = sparse.vstack(chunks, format="csr", dtype=np.float32) if len(chunks) > 1 else chunks[0].copy()
+    expression.sum_duplicates()
+    expression.eliminate_zeros()
+    bad = ~np.isfinite(expression.data) | (expression.data < 0)
+    if bad.any():
+        row, column = (axis[np.flatnonzero(bad)[0]] for axis in expression.nonzero())
+        name = adata.var_names[column if columns is None else columns[column]]
+        raise TissueError(
+            f"{where} must hold finite values of at least 0. {int(bad.sum())} values are negative, NaN or infinite, "
+            f"first of gene {str(name)!r} in cell {str(adata.obs_names[row])!r}. Give counts or log-normalised "
+            "expression, not scaled values (layer chooses where it is)."
+        )
+    return expression
+
+
+def _normalised(
+    expression: sparse.csr_matrix, *, log_normalised: bool, target_sum: float | None, keys: TissueKeys
+) -> tuple[sparse.csr_matrix, float | None]:
+    where = "X" if keys.layer is None else f"layers[{keys.layer!r}]"
+    whole = bool((expression.data == np.round(expression.data)).all())
+    largest = float(expression.data.max()) if expression.nnz else 0.0
+    if log_normalised:
+        if whole and largest > LARGEST_LOG_VALUE:
+            warnings.warn(
+                f"{where} looks like counts (whole numbers up to {largest:g}), but is used as log-normalised expression. "
+                "If it holds counts, normalise and log1p them first, or set log_normalised=false where a model is trained.",
+                stacklevel=4,
+            )
+        return expression, None
+    if not whole:
+        raise TissueError(
+            f"{where} must hold counts (whole numbers) to be normalised, but it has fractions (largest value {largest:g}): "
+            "it seems to be normalised already. Set log_normalised=true, or layer to the layer with the counts."
+        )
+    totals = np.asarray(expression.sum(axis=1, dtype=np.float64)).ravel()
+    counted = totals > 0
+    if not counted.any():
+        raise TissueError(f"{where} holds zeros only: no cell has a count.")
+    if not counted.all():
+        logger.warning("%d of %d cells have no count at all; they stay zero.", int((~counted).sum()), len(totals))
+    if target_sum is None:
+        target_sum = float(np.median(totals[counted]))
+    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=counted)
+    scaled = expression.data * np.repeat(factor, np.diff(expression.indptr))
+    result = sparse.csr_matrix(
+        (np.log1p(scaled).astype(np.float32), expression.indices, expression.indptr), shape=expression.shape
+    )
+    return result, target_sum

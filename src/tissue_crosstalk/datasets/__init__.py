@@ -1,0 +1,8 @@
+"""Kedro datasets for what the pipelines read and write."""
+
+from tissue_crosstalk.datasets.anndata_dataset import AnnDataDataset
+from tissue_crosstalk.datasets.figures_dataset import FiguresDataset
+from tissue_crosstalk.datasets.model_dataset import ModelDataset
+from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
+
+__all__ = ["AnnDataDataset", "FiguresDataset", "ModelDataset", "ParquetShardsDataset"]

@@ -1,0 +1,173 @@
+"""Parameters of the stages: typed, checked before anything runs, all of a block's errors together.
+
+Fields, units and defaults are those of the core's settings; conf/base documents each where it is set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean
+from tissue_crosstalk.core.flavors import FLAVORS, check_flavors
+from tissue_crosstalk.core.hubs import HubSettings
+from tissue_crosstalk.core.model import TissueKeys
+from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.simulation import SimulationSettings
+from tissue_crosstalk.core.training import TrainingSettings
+
+_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+RUN_TIME_PARAMETERS = (
+    "tissue",
+    "model",
+    "labels_key",
+    "coord_key",
+    "section_key",
+    "radius_key",
+    "layer",
+    "log_normalised",
+    "n_neighbors",
+    "seed",
+    "study",
+    "root",
+)
+"""Names that ``kedro run --params=name=value`` takes beside the blocks of conf/base/parameters*.yml."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TissueParams:
+    """Block ``tissue_reading``: where the tissue holds what. None: as the model has it, or the default."""
+
+    labels_key: str | None = None
+    coord_key: str | None = None
+    section_key: str | None = None
+    radius_key: str | None = None
+    layer: str | None = None
+    log_normalised: bool = False
+    n_neighbors: int | None = Field(default=None, ge=1)
+    pad_neighbors: bool = False
+
+    def keys(self, base: TissueKeys | None = None) -> TissueKeys:
+        """Return the keys, those not given from `base`."""
+        return (base or TissueKeys()).override(
+            labels_key=self.labels_key,
+            coord_key=self.coord_key,
+            section_key=self.section_key,
+            radius_key=self.radius_key,
+            layer=self.layer,
+        )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SimulationParams(SimulationSettings):
+    """Block ``simulation``."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingParams(TrainingSettings):
+    """Block ``training``: the optimiser's settings, and the network's sizes under ``network``."""
+
+    network: NetworkSettings = NetworkSettings()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ExtractionParams:
+    """Block ``extraction``."""
+
+    cells_per_shard: int = Field(default=20_000, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FlavoringParams:
+    """Block ``flavoring``."""
+
+    flavors: tuple[str, ...] = tuple(FLAVORS)
+
+    def __post_init__(self) -> None:
+        if not self.flavors:
+            raise ParameterError(f"flavors must name at least one of {', '.join(FLAVORS)}. Got none.")
+        check_flavors(self.flavors)
+        if len(set(self.flavors)) < len(self.flavors):
+            raise ParameterError(f"flavors must be named once each. Got {', '.join(self.flavors)}.")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HubsParams(HubSettings):
+    """Block ``hubs``."""
+
+    flavor: str = terms.VANILLA
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flavors([self.flavor])
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReportingParams:
+    """Block ``reporting``."""
+
+    max_distance: float = Field(default=100.0, gt=0)
+    bin_size: float = Field(default=5.0, gt=0)
+    min_bin_count: int = Field(default=50, ge=1)
+    receivers: tuple[str, ...] | None = None
+    sel_head: int | None = Field(default=None, ge=0)
+    plot_histogram: bool = True
+    palette: str | tuple[str, ...] | dict[str, str] | None = None
+    save_svg: bool = False
+
+
+STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
+    {
+        "tissue_reading": TissueParams,
+        "simulation": SimulationParams,
+        "training": TrainingParams,
+        "extraction": ExtractionParams,
+        "flavoring": FlavoringParams,
+        "hubs": HubsParams,
+        "reporting": ReportingParams,
+    }
+)
+"""Block of conf/base/parameters*.yml, and what it must look like."""
+
+
+def check_run_time_parameters(names: Iterable[str]) -> None:
+    """Raise :class:`ParameterError` for a run-time parameter that nothing would read, with a hint at the nearest."""
+    known = (*RUN_TIME_PARAMETERS, *STAGE_PARAMS, "demo")
+    for name in names:
+        if name not in known:
+            raise ParameterError(
+                f"unknown run-time parameter {name!r}.{did_you_mean(name, known)} "
+                f"Known are {', '.join(RUN_TIME_PARAMETERS)}, and the blocks {', '.join(STAGE_PARAMS)}."
+            )
+
+
+def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:
+    """Raise :class:`ParameterError` if hubs are wanted of a flavor that is not computed."""
+    if hubs.flavor not in flavoring.flavors:
+        raise ParameterError(
+            f"hubs.flavor is {hubs.flavor!r}, but flavoring.flavors has only {', '.join(flavoring.flavors)}. "
+            "Add it there, or choose one of these."
+        )
+
+
+def study_name(name: object) -> str:
+    """Return a study's name, checked to be one folder's name.
+
+    Raises
+    ------
+    ParameterError
+        If it could lead out of the data folders.
+    """
+    text = str(name)
+    if not re.fullmatch(r"[\w][\w .+-]{0,99}", text):
+        raise ParameterError(
+            f"study must be a plain name of letters, digits, '_', '-', '+', '.' and spaces, that begins with a letter or "
+            f"digit. Got {text!r} instead."
+        )
+    return text

@@ -1,0 +1,48 @@
+"""The pipelines by name."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from tissue_crosstalk.pipelines import extraction, flavoring, hubs, reporting, simulation, training
+from tissue_crosstalk.pipelines.simulation.pipeline import create_evaluation_pipeline
+
+DEMO = "demo"
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return every pipeline by name.
+
+    ``__default__`` trains a model on the user's tissue and goes on to the report; ``attention`` starts from an
+    existing model; ``demo`` simulates a tissue first, and keeps its files under the study ``demo``. Each stage is
+    there by its own name, too.
+    """
+    after_extraction = flavoring.create_pipeline() + hubs.create_pipeline() + reporting.create_pipeline()
+    whole = training.create_pipeline() + extraction.create_pipeline() + after_extraction
+    attention = Pipeline(
+        extraction.create_pipeline(from_tissue=True) + after_extraction,
+        inputs={"model": "existing_model"},
+        prefix_datasets_with_namespace=False,
+    )
+    demo = Pipeline(
+        simulation.create_pipeline()
+        + Pipeline(whole, inputs={"tissue": "simulated_tissue"})
+        + create_evaluation_pipeline(),
+        namespace=DEMO,
+        # Only what a simulated tissue needs differently has parameters of its own (demo.tissue_reading, demo.training).
+        parameters={
+            f"params:{block}": f"params:{block}"
+            for block in ("simulation", "extraction", "flavoring", "hubs", "reporting", "seed")
+        },
+    )
+    return {
+        "__default__": whole,
+        "attention": attention,
+        DEMO: demo,
+        "simulation": simulation.create_pipeline(),
+        "training": training.create_pipeline(),
+        "extraction": extraction.create_pipeline(),
+        "flavoring": flavoring.create_pipeline(),
+        "hubs": hubs.create_pipeline(),
+        "reporting": reporting.create_pipeline(),
+    }

@@ -1,0 +1,1 @@
+"""The stages: each takes what the one before it leaves in the catalog."""

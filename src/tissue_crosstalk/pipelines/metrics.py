@@ -1,0 +1,24 @@
+"""Numbers as MLflow takes them: ``{name: {"value": …, "step": …}}``, or a list of these."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+Metric = dict[str, float] | list[dict[str, float]]
+
+
+def metric_name(*parts: str) -> str:
+    """Join parts with dots; characters that MLflow refuses in names become ``_``."""
+    return ".".join(re.sub(r"[^\w\- ]", "_", part) for part in parts)
+
+
+def single(values: Mapping[str, float]) -> dict[str, Metric]:
+    """Return numbers as metrics of one step; those that are not finite are left out."""
+    return {name: {"value": float(value), "step": 0} for name, value in values.items() if math.isfinite(value)}
+
+
+def history(values: Iterable[tuple[int, float]]) -> list[dict[str, float]]:
+    """Return (step, value) pairs as one metric."""
+    return [{"value": float(value), "step": int(step)} for step, value in values if math.isfinite(value)]

@@ -1,0 +1,50 @@
+"""Nodes of the stage ``training``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tissue_crosstalk.params import TissueParams, TrainingParams
+from tissue_crosstalk.pipelines.metrics import Metric, history, metric_name
+
+# Kedro evaluates the annotations of a node to find its typed parameters: heavy types are names without a value then.
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from tissue_crosstalk.core.model import CrosstalkModel
+else:
+    AnnData = CrosstalkModel = Any
+    pd = type("pd", (), {"DataFrame": Any})
+
+
+def prepare_training_input(tissue: AnnData, reading: TissueParams) -> AnnData:
+    """Check and normalise the tissue, and find the neighbors of every cell."""
+    from tissue_crosstalk.core import terms
+    from tissue_crosstalk.core.model_input import prepare_for_training
+
+    return prepare_for_training(
+        tissue,
+        reading.keys(),
+        log_normalised=reading.log_normalised,
+        n_neighbors=reading.n_neighbors or terms.DEFAULT_N_NEIGHBORS,
+        pad_neighbors=reading.pad_neighbors,
+    )
+
+
+def train(model_input: AnnData, params: TrainingParams, seed: int) -> tuple[CrosstalkModel, pd.DataFrame]:
+    """Train the cross-attention model until its validation stops improving."""
+    from tissue_crosstalk.core.model_input import from_anndata
+    from tissue_crosstalk.core.training import train_model
+
+    tissue, neighbors = from_anndata(model_input)
+    return train_model(tissue, neighbors, params.network, params, seed=seed)
+
+
+def measure_training(training_history: pd.DataFrame) -> dict[str, Metric]:
+    """Return the losses of every epoch as metrics, with the epoch as their step."""
+    epochs = training_history["epoch"]
+    return {
+        metric_name("training", str(column)): history(zip(epochs, training_history[column], strict=True))
+        for column in training_history.columns.drop("epoch")
+    }

@@ -1,0 +1,42 @@
+"""Functions that the files in conf can call, as ``${name:argument}``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tissue_crosstalk.params import study_name
+
+PROJECT_PATH = Path(__file__).resolve().parents[2]
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+
+def first_given(*values: Any) -> Any:
+    """Return the first value that is not null."""
+    return next((value for value in values if value is not None), None)
+
+
+def tracking_uri(root: str) -> str:
+    """Return MLflow's store: the team's server where ``MLFLOW_TRACKING_URI`` names one, else a file in the project.
+
+    A relative sqlite path would follow the working directory, so this one is absolute.
+    """
+    return os.environ.get(TRACKING_URI) or f"sqlite:///{(PROJECT_PATH / root).resolve().as_posix()}/mlflow.db"
+
+
+def artifact_location(root: str) -> str | None:
+    """Return where a store in the project keeps its artifacts; a server knows its own place (null)."""
+    return None if os.environ.get(TRACKING_URI) else (PROJECT_PATH / root / "mlruns").resolve().as_uri()
+
+
+RESOLVERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "first_given": first_given,
+        "study_name": study_name,
+        "tracking_uri": tracking_uri,
+        "artifact_location": artifact_location,
+    }
+)

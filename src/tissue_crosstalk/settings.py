@@ -1,0 +1,17 @@
+"""Project settings that Kedro reads."""
+
+from __future__ import annotations
+
+from kedro.config import OmegaConfigLoader
+
+from tissue_crosstalk.hooks import ProjectHooks
+from tissue_crosstalk.resolvers import RESOLVERS
+
+HOOKS = (ProjectHooks(),)
+
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "custom_resolvers": RESOLVERS,
+}
