@@ -36,11 +36,13 @@ class ProjectHooks:
         given = run_params.get("runtime_params") or {}
         if given.get("model") is not None and "model" in pipeline.all_outputs():
             raise ParameterError(
-                f"model={given['model']} names an existing model, but this pipeline trains one. Use --pipelines=attention "
-                "to start from the model, or leave it out to train."
+                f"model={given['model']} names an existing model, but this pipeline trains one. "
+                "Use --pipelines=attention to start from the model, or leave it out to train."
             )
         values = {
-            name.removeprefix(PREFIX): catalog.load(name) for name in sorted(pipeline.inputs()) if name.startswith(PREFIX)
+            name.removeprefix(PREFIX): catalog.load(name)
+            for name in sorted(pipeline.inputs())
+            if name.startswith(PREFIX)
         }
         if isinstance(values.get("flavoring"), FlavoringParams) and isinstance(values.get("hubs"), HubsParams):
             check_hub_flavor(values["flavoring"], values["hubs"])

@@ -167,7 +167,7 @@ def study_name(name: object) -> str:
     text = str(name)
     if not re.fullmatch(r"[\w][\w .+-]{0,99}", text):
         raise ParameterError(
-            f"study must be a plain name of letters, digits, '_', '-', '+', '.' and spaces, that begins with a letter or "
-            f"digit. Got {text!r} instead."
+            f"study must be a plain name of letters, digits, '_', '-', '+', '.' and spaces, that begins with a "
+            f"letter or digit. Got {text!r} instead."
         )
     return text

@@ -134,9 +134,7 @@ def test_equals_the_published_package() -> None:
     code = labels.codes.astype(np.int64)
     bins = DistanceBins(list(labels.categories), 3, max_distance=60.0, bin_size=5.0)
     for cells in np.array_split(np.arange(len(code)), 7):
-        bins.add(
-            arrays["vanilla"][:, cells], arrays["nn_dist"][cells], code[cells], code[arrays["nn_idx"][cells]]
-        )
+        bins.add(arrays["vanilla"][:, cells], arrays["nn_dist"][cells], code[cells], code[arrays["nn_idx"][cells]])
     got = bins.table(min_bin_count=20)
     assert len(got) == len(expected) == 267
     assert_same(got, expected, rtol=1e-5)
@@ -188,7 +186,9 @@ def test_spread_far_below_the_mean_is_exact() -> None:
     attention = (0.9 + 1e-6 * generator.standard_normal((1, 4000, 5))).astype(np.float32)
     bins = DistanceBins(["B", "T"], 1)
     for cells in np.array_split(np.arange(4000), 40):
-        bins.add(attention[:, cells], np.ones((len(cells), 5)), np.zeros(len(cells), int), np.ones((len(cells), 5), int))
+        bins.add(
+            attention[:, cells], np.ones((len(cells), 5)), np.zeros(len(cells), int), np.ones((len(cells), 5), int)
+        )
     expected = attention.astype(np.float64).std(ddof=1)
     assert bins.table()["sd"].item() == pytest.approx(expected, rel=1e-9)
 

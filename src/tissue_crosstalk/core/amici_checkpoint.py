@@ -3,8 +3,7 @@
 A ``model.pt`` is a zip archive of a pickled dict and of raw tensors. A pickle is a program, and a checkpoint comes
 from elsewhere, so Python's unpickler is not used at all:
 
-1. :class:`_Recorder` walks the pickle's operations. A call becomes a record of what would have been called
-   (:class:`_Call`); nothing is imported, called, or restored into an object.
+1. :mod:`~tissue_crosstalk.core.pickle_records` records the pickle's operations; nothing is imported or called.
 2. :class:`Item` then looks at the few values that are needed and says what is wrong with them, by key.
 3. Tensors stay descriptions (:class:`_View`) until their sizes agree with each other and with the archive.
 
@@ -14,9 +13,6 @@ Files are limited before anything is allocated in proportion to what they declar
 from __future__ import annotations
 
 import math
-import os
-import pickletools
-import re
 import struct
 import zipfile
 import zlib
@@ -35,16 +31,26 @@ from torch import Tensor
 from tissue_crosstalk.core.errors import CheckpointError, ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.pickle_records import (
+    ARRAY,
+    TENSOR,
+    Call,
+    Global,
+    Storage,
+    call_of,
+    dtype_of,
+    numpy_items,
+    record,
+    scalar_of,
+    shorten,
+    shown,
+)
 
 ZIP_MAGIC: Final = b"PK\x03\x04"
 """First bytes of every ``model.pt`` that torch 1.6 or later wrote."""
 
 MAX_NEIGHBORS: Final = 1_000_000
 MAX_PICKLE_BYTES: Final = 256 * 2**20
-MAX_OPERATIONS: Final = 4_000_000  # of the pickle; a checkpoint of 60 000 genes has fewer than 500 000
-MAX_KEY_LENGTH: Final = 1_000  # no key that is looked for is nearly as long
-MAX_STORAGE_ITEMS: Final = 2**40  # arithmetic with sizes must stay cheap: integers of a pickle can have megabytes
-MAX_SHOWN: Final = 60  # characters of a value in a message
 
 # Torch stores tensors uncompressed. Archives that were zipped again are fine; what grows beyond this is a bomb.
 MAX_EXPANSION: Final = 20
@@ -80,12 +86,8 @@ _DTYPES: Final = {
     "torch.bfloat16": torch.bfloat16,
 }
 _UNTYPED: Final = "torch.storage.UntypedStorage"
-_TENSOR: Final = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 _PARAMETER: Final = "torch._utils._rebuild_parameter"
-_ARRAY: Final = "numpy.core.multiarray._reconstruct"
-_SCALAR: Final = "numpy.core.multiarray.scalar"
 _MAPPINGS: Final = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
-_NUMPY_CODE: Final = re.compile(r"b1|[iu][1248]|f[248]|[US][1-9]\d{0,6}")
 
 # The scalar with this name is a leftover that no part of the method reads.
 _IGNORED_TENSORS: Final = frozenset({"attention_layer.IGNORE"})
@@ -102,365 +104,6 @@ _SIZE_SHOWN_BY: Final = {
     "n_nn_embed_hidden": ("nn_embed.nn.0.weight", 0, 2),
     "n_pos_coef_mlp_hidden": ("pos_coef_mlp.nn.0.weight", 0, 2),
 }
-
-
-# ---------------------------------------------------------------------------------------------- recording a pickle
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Global:
-    """Something that the pickle refers to by name. It is never imported."""
-
-    path: str
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A call that unpickling would make. It is never made."""
-
-    function: object
-    arguments: tuple[object, ...] = ()
-    state: object = None
-    entries: dict[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Storage:
-    """Raw numbers in the archive entry ``data/<key>``: `size` items (bytes where untyped) of the type `kind`."""
-
-    kind: str
-    key: str
-    size: int
-
-
-class _Opaque:
-    """A value of which nothing is needed (sets, extension codes, buffers, unknown references)."""
-
-    __slots__ = ()
-
-
-_OPAQUE: Final = _Opaque()
-
-
-def _global(module: str, name: str) -> _Global:
-    """Return the reference under its present name (Python 2 and numpy 1 had others)."""
-    module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-    if module.startswith("numpy._core"):
-        module = module.replace("numpy._core", "numpy.core", 1)
-    return _Global(f"{module}.{name}")
-
-
-class _Recorder:
-    """Walk the operations of a pickle and record values and would-be calls.
-
-    Each operation does a bounded amount of work and values are never compared, hashed or copied, short text keys
-    apart: a value may be a graph that repeats its parts, exponentially many when followed.
-    """
-
-    def __init__(self) -> None:
-        self.stack: list[object] = []
-        self.below: list[list[object]] = []
-        self.memo: dict[object, object] = {}
-
-    def run(self, pickled: bytes) -> object:
-        """Return the value of `pickled`."""
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-            if number >= MAX_OPERATIONS:
-                raise ValueError(f"it takes more than {MAX_OPERATIONS} operations to read")
-            _OPERATIONS[opcode.name](self, argument)
-        return self.stack.pop()
-
-    def pop_marked(self) -> list[object]:
-        items, self.stack = self.stack, self.below.pop()
-        return items
-
-    def nothing(self, _: object) -> None:
-        pass
-
-    def push(self, argument: object) -> None:
-        self.stack.append(argument)
-
-    def none(self, _: object) -> None:
-        self.stack.append(None)
-
-    def true(self, _: object) -> None:
-        self.stack.append(True)
-
-    def false(self, _: object) -> None:
-        self.stack.append(False)
-
-    def opaque(self, _: object) -> None:
-        self.stack.append(_OPAQUE)
-
-    def opaque_marked(self, _: object) -> None:
-        self.pop_marked()
-        self.stack.append(_OPAQUE)
-
-    def mark(self, _: object) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def pop(self, _: object) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.pop_marked()
-
-    def drop_marked(self, _: object) -> None:
-        self.pop_marked()
-
-    def dup(self, _: object) -> None:
-        self.stack.append(self.stack[-1])
-
-    def put(self, argument: object) -> None:
-        self.memo[argument] = self.stack[-1]
-
-    def memoize(self, _: object) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def get(self, argument: object) -> None:
-        self.stack.append(self.memo[argument])
-
-    def empty_list(self, _: object) -> None:
-        self.stack.append([])
-
-    def empty_dict(self, _: object) -> None:
-        self.stack.append({})
-
-    def empty_tuple(self, _: object) -> None:
-        self.stack.append(())
-
-    def list_(self, _: object) -> None:
-        items = self.pop_marked()
-        self.stack.append(items)
-
-    def tuple_(self, _: object) -> None:
-        items = self.pop_marked()
-        self.stack.append(tuple(items))
-
-    def tuple1(self, _: object) -> None:
-        self.stack[-1] = (self.stack[-1],)
-
-    def tuple2(self, _: object) -> None:
-        self.stack[-2:] = [(self.stack[-2], self.stack[-1])]
-
-    def tuple3(self, _: object) -> None:
-        self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
-
-    def append(self, _: object) -> None:
-        self.extend([self.stack.pop()])
-
-    def appends(self, _: object) -> None:
-        self.extend(self.pop_marked())
-
-    def extend(self, items: list[object]) -> None:
-        target = self.stack[-1]
-        if type(target) is list:
-            target.extend(items)
-
-    def dict_(self, _: object) -> None:
-        items = self.pop_marked()
-        self.stack.append({})
-        self.set_entries(items)
-
-    def setitem(self, _: object) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_entries([key, value])
-
-    def setitems(self, _: object) -> None:
-        self.set_entries(self.pop_marked())
-
-    def set_entries(self, flat: list[object]) -> None:
-        target = self.stack[-1]
-        if type(target) is dict:
-            entries = target
-        elif type(target) is _Call:
-            if target.entries is None:
-                target.entries = {}
-            entries = target.entries
-        else:
-            return
-        for key, value in zip(flat[::2], flat[1::2], strict=True):
-            # All keys that are needed are short texts. Hashing others (nested tuples) or comparing long ones could
-            # take any amount of time.
-            if type(key) is str and len(key) <= MAX_KEY_LENGTH:
-                entries[key] = value
-
-    def global_(self, argument: object) -> None:
-        module, _, name = str(argument).partition(" ")
-        self.stack.append(_global(module, name))
-
-    def stack_global(self, _: object) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        named = type(name) is str and type(module) is str and len(name) + len(module) <= MAX_KEY_LENGTH
-        self.stack.append(_global(str(module), str(name)) if named else _OPAQUE)
-
-    def call(self, _: object) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(_Call(function, arguments if type(arguments) is tuple else ()))
-
-    def call_with_keywords(self, _: object) -> None:
-        self.stack.pop()
-        self.call(None)
-
-    def call_marked(self, _: object) -> None:
-        function, *arguments = self.pop_marked()
-        self.stack.append(_Call(function, tuple(arguments)))
-
-    def call_named(self, argument: object) -> None:
-        arguments = self.pop_marked()
-        self.global_(argument)
-        self.stack.append(_Call(self.stack.pop(), tuple(arguments)))
-
-    def build(self, _: object) -> None:
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if type(target) is _Call:
-            target.state = state
-
-    def persistent(self, _: object) -> None:
-        """Push what torch refers to outside of the pickle: ("storage", type, key, device, size)."""
-        match self.stack.pop():
-            case ("storage", _Global(path=kind), str() as key, _, int() as size) if (
-                len(key) <= MAX_KEY_LENGTH and 0 <= size <= MAX_STORAGE_ITEMS
-            ):
-                self.stack.append(_Storage(kind, key, size))
-            case _:
-                self.stack.append(_OPAQUE)
-
-
-_Operation = Callable[[_Recorder, object], None]
-
-
-def _operations() -> dict[str, _Operation]:
-    """Return what to do for each operation that a pickle of any protocol can hold."""
-    by_method: dict[_Operation, str] = {
-        _Recorder.nothing: "PROTO FRAME STOP READONLY_BUFFER",
-        _Recorder.push: (
-            "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
-            "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8"
-        ),
-        _Recorder.none: "NONE",
-        _Recorder.true: "NEWTRUE",
-        _Recorder.false: "NEWFALSE",
-        _Recorder.opaque: "EMPTY_SET EXT1 EXT2 EXT4 NEXT_BUFFER PERSID",
-        _Recorder.opaque_marked: "FROZENSET",
-        _Recorder.mark: "MARK",
-        _Recorder.pop: "POP",
-        _Recorder.drop_marked: "POP_MARK ADDITEMS",
-        _Recorder.dup: "DUP",
-        _Recorder.put: "PUT BINPUT LONG_BINPUT",
-        _Recorder.memoize: "MEMOIZE",
-        _Recorder.get: "GET BINGET LONG_BINGET",
-        _Recorder.empty_list: "EMPTY_LIST",
-        _Recorder.empty_dict: "EMPTY_DICT",
-        _Recorder.empty_tuple: "EMPTY_TUPLE",
-        _Recorder.list_: "LIST",
-        _Recorder.tuple_: "TUPLE",
-        _Recorder.tuple1: "TUPLE1",
-        _Recorder.tuple2: "TUPLE2",
-        _Recorder.tuple3: "TUPLE3",
-        _Recorder.append: "APPEND",
-        _Recorder.appends: "APPENDS",
-        _Recorder.dict_: "DICT",
-        _Recorder.setitem: "SETITEM",
-        _Recorder.setitems: "SETITEMS",
-        _Recorder.global_: "GLOBAL",
-        _Recorder.stack_global: "STACK_GLOBAL",
-        _Recorder.call: "REDUCE NEWOBJ",
-        _Recorder.call_with_keywords: "NEWOBJ_EX",
-        _Recorder.call_marked: "OBJ",
-        _Recorder.call_named: "INST",
-        _Recorder.build: "BUILD",
-        _Recorder.persistent: "BINPERSID",
-    }
-    return {name: operation for operation, names in by_method.items() for name in names.split()}
-
-
-_OPERATIONS: Final = _operations()
-
-
-# ------------------------------------------------------------------------------------------------ looking at values
-
-
-def shorten(name: str) -> str:
-    """Return `name`, or its beginning where it is too long for a message."""
-    return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
-
-
-def shown(value: object) -> str:
-    """Describe a value of an untrusted file in a few words, without following what it holds."""
-    match value:
-        case None | bool() | float():
-            return repr(value)
-        case int():
-            return repr(value) if value.bit_length() <= 64 else f"an integer of {value.bit_length()} bits"
-        case str():
-            return repr(shorten(value))
-        case list() | tuple() | dict():
-            return f"a {type(value).__name__} of {len(value)}"
-        case _Global(path=path):
-            return f"a reference to {shorten(path)!r}"
-        case _Call(function=_Global(path=path)):
-            known = {_ARRAY: "a numpy array", _SCALAR: "a numpy scalar"} | dict.fromkeys(_TENSOR, "a tensor")
-            return known.get(path, f"a call of {shorten(path)!r}, which is not run,")
-        case _:
-            return f"an object of type {type(value).__name__.strip('_')!r}"
-
-
-def _call_of(value: object, *paths: str) -> _Call | None:
-    """Return `value` where it is a call of one of the named functions or classes."""
-    if type(value) is _Call and type(value.function) is _Global and value.function.path in paths:
-        return value
-    return None
-
-
-def _bytes_of(value: object) -> bytes | None:
-    """Return bytes, however a pickle of protocol 2 or later writes them."""
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    match _call_of(value, "_codecs.encode", "builtins.bytes"):
-        case _Call(function=_Global(path="_codecs.encode"), arguments=(str() as text, "latin1" | "latin-1")):
-            try:
-                return text.encode("latin-1")
-            except UnicodeEncodeError:
-                return None
-        case _Call(function=_Global(path="builtins.bytes"), arguments=()):
-            return b""
-    return None
-
-
-def _dtype_of(value: object) -> np.dtype[np.generic] | None:
-    """Return the dtype of numbers, texts or objects that a pickled ``numpy.dtype`` stands for."""
-    match _call_of(value, "numpy.dtype"):
-        case _Call(arguments=(str() as code, *_), state=(_, "<" | ">" | "|" | "=" as order, *_)):
-            if code in ("O8", "O4", "O"):
-                return np.dtype(object)
-            return np.dtype(f"{order}{code}") if _NUMPY_CODE.fullmatch(code) else None
-    return None
-
-
-def _numpy_items(dtype: np.dtype[np.generic], data: object, count: int) -> list[object] | None:
-    """Return `count` items of an array's pickled `data`; None where it does not hold just as many."""
-    if dtype == np.dtype(object):
-        return data if type(data) is list and len(data) == count else None
-    raw = _bytes_of(data)
-    if raw is None or len(raw) != count * dtype.itemsize:
-        return None
-    try:
-        return list(np.frombuffer(raw, dtype=dtype, count=count)) if count else []
-    except ValueError:  # code points that no text can hold
-        return None
-
-
-def _scalar_of(value: object) -> object:
-    """Return a number or text for a pickled numpy scalar, and any other value as it is."""
-    match _call_of(value, _SCALAR):
-        case _Call(arguments=(dtype, data)):
-            found = _dtype_of(dtype)
-            items = None if found is None else _numpy_items(found, data, 1)
-            return value if items is None else items[0]
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +131,7 @@ class Item:
     key
         Path of keys within the file, joined by ``/``; empty for the whole.
     value
-        As JSON or :class:`_Recorder` give it.
+        As JSON or a record give it.
     hint
         What the user can do where something is wrong.
     """
@@ -507,7 +150,7 @@ class Item:
         """Return the entries of a dict."""
         if type(self.value) is dict:
             return self.value
-        call = _call_of(self.value, *_MAPPINGS)
+        call = call_of(self.value, *_MAPPINGS)
         if call is None:
             raise self.wrong("a dict")
         return call.entries or {}
@@ -537,7 +180,7 @@ class Item:
 
     def text(self) -> str:
         """Return a text that UTF-8 can hold."""
-        value = _scalar_of(self.value)
+        value = scalar_of(self.value)
         if not isinstance(value, str):
             raise self.wrong("a text")
         try:
@@ -548,7 +191,7 @@ class Item:
 
     def integer(self, least: int, most: int) -> int:
         """Return an integer between `least` and `most`."""
-        value = _scalar_of(self.value)
+        value = scalar_of(self.value)
         if isinstance(value, np.integer):
             value = int(value)
         if type(value) is not int or not least <= value <= most:
@@ -557,7 +200,7 @@ class Item:
 
     def number(self) -> float:
         """Return a finite number."""
-        value = _scalar_of(self.value)
+        value = scalar_of(self.value)
         if isinstance(value, np.integer | np.floating):
             value = value.item()
         if (type(value) is int and value.bit_length() <= 64) or (type(value) is float and math.isfinite(value)):
@@ -577,12 +220,12 @@ class Item:
 
     def _array(self) -> list[object]:
         expected = "a list or an array with one axis"
-        match _call_of(self.value, _ARRAY):
-            case _Call(state=(_, (int() as count,), dtype, _, data)):
-                found = _dtype_of(dtype)
+        match call_of(self.value, ARRAY):
+            case Call(state=(_, (int() as count,), dtype, _, data)):
+                found = dtype_of(dtype)
                 if found is None:
                     raise self.wrong(f"{expected}, of objects, texts or numbers")
-                items = _numpy_items(found, data, count)
+                items = numpy_items(found, data, count)
                 if items is None:
                     raise self.wrong(f"{expected} whose data fit its declared length of {shown(count)}")
                 return items
@@ -602,7 +245,7 @@ class Item:
         """
         found = []
         for item in self.items():
-            value = _scalar_of(item.value)
+            value = scalar_of(item.value)
             is_number = isinstance(value, int | float | np.number | np.bool_)
             if numbers and is_number and not (isinstance(value, int) and value.bit_length() > 64):
                 found.append(str(value))
@@ -624,17 +267,17 @@ class Item:
     def tensor(self) -> _View:
         """Return the description of a floating-point tensor, a view that stays within its storage."""
         value = self.value
-        match _call_of(value, _PARAMETER):
-            case _Call(arguments=(inner, *_)):
+        match call_of(value, _PARAMETER):
+            case Call(arguments=(inner, *_)):
                 value = inner
-        match _call_of(value, *_TENSOR):
-            case _Call(arguments=(_Storage() as storage, int() as offset, tuple() as shape, tuple() as stride, *rest)):
+        match call_of(value, *TENSOR):
+            case Call(arguments=(Storage() as storage, int() as offset, tuple() as shape, tuple() as stride, *rest)):
                 pass
             case _:
                 raise self.wrong("a tensor")
         # A storage without a type is followed by the tensor's own, after requires_grad and the hooks.
         kind = storage.kind
-        if kind == _UNTYPED and len(rest) > 2 and type(rest[2]) is _Global:
+        if kind == _UNTYPED and len(rest) > 2 and type(rest[2]) is Global:
             kind = rest[2].path
         dtype = _DTYPES.get(kind)
         if dtype is None:
@@ -656,9 +299,6 @@ class Item:
                 f"numbers, and hold some. {self.hint}"
             )
         return view
-
-
-# ---------------------------------------------------------------------------------------------- reading the archive
 
 
 def _damaged(file: Path, what: str) -> str:
@@ -696,7 +336,7 @@ class _Archive:
                 f"{file}: the archive must hold one entry 'data.pkl' in a folder, as torch.save writes it. "
                 f"Got {len(roots)} among {len(entries)} entries instead. {_HINT}"
             )
-        declared, on_disk = sum(entry.file_size for entry in entries), os.path.getsize(file)
+        declared, on_disk = sum(entry.file_size for entry in entries), Path(file).stat().st_size
         if declared > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * on_disk):
             raise CheckpointError(
                 f"{file}: the archive must not expand beyond {MAX_EXPANSION} times its size of {on_disk} bytes. "
@@ -813,7 +453,7 @@ def _interpret(file: Path, archive: _Archive) -> AmiciCheckpoint:
     """Read everything but the tensors' numbers."""
     pickled = archive.read("data.pkl", MAX_PICKLE_BYTES)
     with _damage_named(file, "entry 'data.pkl'"):
-        root = Item(file, "", _Recorder().run(pickled), _HINT)
+        root = Item(file, "", record(pickled), _HINT)
 
     state = root["model_state_dict"]
     views = {}
@@ -822,7 +462,7 @@ def _interpret(file: Path, archive: _Archive) -> AmiciCheckpoint:
             views[name] = _stored(state[name], archive)
     shapes = {name: view.shape for name, view in views.items()}
     taken = sum(4 * math.prod(shape) for shape in shapes.values())
-    if taken > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * os.path.getsize(file)):
+    if taken > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * Path(file).stat().st_size):
         raise CheckpointError(
             f"{file}: the tensors must not share their storage so often that they take {taken} bytes. {_HINT}"
         )

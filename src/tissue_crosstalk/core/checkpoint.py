@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +28,13 @@ from tissue_crosstalk.core.amici_checkpoint import (
     ZIP_MAGIC,
     Item,
     open_amici_checkpoint,
-    shorten,
 )
 from tissue_crosstalk.core.errors import CheckpointError, ParameterError, did_you_mean, listing
+from tissue_crosstalk.core.files import whole_folder
 from tissue_crosstalk.core.model import CrosstalkModel, Origin, Preprocessing, TissueKeys
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.pickle_records import shorten
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
@@ -128,20 +128,14 @@ def save_model(model: CrosstalkModel, path: str | os.PathLike[str]) -> None:
     text, tensors = _checked(model, folder)
     with _disk_errors(folder):
         _refuse_to_overwrite(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-        complete = folder.with_name(f".{folder.name}.{mark}.new")
-        try:
-            complete.mkdir()
+        with whole_folder(folder) as complete:
             (complete / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
             save_file(tensors, complete / WEIGHTS_FILE)
             # safetensors makes files that only their owner can read.
             shutil.copymode(complete / DESCRIPTION_FILE, complete / WEIGHTS_FILE)
             for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
                 _flush(complete / name)
-            _swap(complete, folder, folder.with_name(f".{folder.name}.{mark}.old"))
-        finally:
-            shutil.rmtree(complete, ignore_errors=True)
+            _refuse_to_overwrite(folder)  # again: writing takes time, and what came meanwhile is not ours to replace
 
 
 def _amici_file(place: Path) -> Path | None:
@@ -473,20 +467,6 @@ def _flush(file: Path) -> None:
     """Wait until a file is on the disk, so that no crash leaves the folder in place but its files empty."""
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
-
-
-def _swap(complete: Path, folder: Path, aside: Path) -> None:
-    """Put `complete` in the place of `folder`, which goes `aside` and comes back where that fails."""
-    if not folder.exists():
-        complete.rename(folder)
-        return
-    folder.rename(aside)
-    try:
-        complete.rename(folder)
-    except BaseException:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -167,12 +167,14 @@ class DistanceBins:
         for head in range(self.n_heads):
             value = weight[head].reshape(-1)[kept].astype(np.float64)
             mean[head] = np.bincount(group, weights=value, minlength=touched.size) / count
+            if not np.isfinite(mean[head]).all():
+                raise ResultError(
+                    "`patterns` must be finite on every edge. Got nan or inf; compute the attention again."
+                )
             # Two passes: deviations from the chunk's own mean lose no digits where sd << mean.
             deviation = value - mean[head][group]
             spread[head] = np.bincount(group, weights=deviation * deviation, minlength=touched.size)
             np.maximum.at(largest[head], group, value)
-        if not np.isfinite(mean).all():
-            raise ResultError("`patterns` must be finite on every edge. Got nan or inf; compute the attention again.")
         self._absorb(touched, count, mean, spread, largest)
 
     def merge(self, other: DistanceBins) -> None:

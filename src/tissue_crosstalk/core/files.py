@@ -54,7 +54,11 @@ def swap_in(finished: Path, target: Path) -> None:
     if target.exists():
         old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
         target.rename(old)
-        finished.rename(target)
+        try:
+            finished.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         finished.rename(target)

@@ -64,7 +64,9 @@ class HubSettings:
                 f"Got {self.attention_quantile_threshold!r} instead."
             )
         if self.n_clusters is not None and self.n_clusters < 1:
-            raise ParameterError(f"n_clusters must be at least 1, or null to choose it. Got {self.n_clusters!r} instead.")
+            raise ParameterError(
+                f"n_clusters must be at least 1, or null to choose it. Got {self.n_clusters!r} instead."
+            )
         if not 0 <= self.random_state < 2**32:
             raise ParameterError(f"random_state must be in [0, 2**32). Got {self.random_state!r} instead.")
         if self.counting not in ("edges", "in_degree"):
@@ -194,13 +196,14 @@ def compositions(
     bins = cell * n_types + sender_labels[cell, slot]
     counts = np.bincount(bins, weights=weights[cell, slot], minlength=len(strong) * n_types).reshape(-1, n_types)
     total = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    shares: Composition = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    return shares
 
 
 def _in_degrees(
     nn_idx: npt.NDArray[np.integer], receiver_labels: npt.NDArray[np.integer], n_types: int
 ) -> npt.NDArray[np.int64]:
-    """Return how often the sender of an edge occurs among all neighbors of the receiver's type, (cell, neighbor)."""
+    """Return how often an edge's sender occurs among all neighbors of the receiver's type, (cell, neighbor)."""
     degrees = np.zeros(nn_idx.shape, dtype=np.int64)
     for label in range(n_types):
         cells = receiver_labels == label
@@ -243,8 +246,8 @@ def cluster_compositions(
     if n_clusters is not None:
         if n_clusters > len(rows):
             raise ParameterError(
-                f"n_clusters is {n_clusters}, but there are only {len(rows)} distinct compositions of strong neighbors. "
-                f"Set n_clusters to {len(rows)} or less, or lower attention_quantile_threshold."
+                f"n_clusters is {n_clusters}, but there are only {len(rows)} distinct compositions of strong "
+                f"neighbors. Set n_clusters to {len(rows)} or less, or lower attention_quantile_threshold."
             )
         return _by_size(_kmeans(rows, counts, n_clusters, random_state), counts)[inverse], {}
     tried = {k: _kmeans(rows, counts, k, random_state) for k in CANDIDATE_CLUSTERS if k <= len(rows) - 1}

@@ -1,14 +1,15 @@
 """What model and tissue have in common: the prepared tissue with its neighbors, as one AnnData to be stored.
 
 ``X``: log-normalised expression, CSR float32; ``obs``: ``label``, ``position`` (row in the user's tissue), ``section``
-and ``radius`` where there are any; ``obsm``: ``spatial``, ``nn_idx`` (rows of this object, −1 where padded), ``nn_dist``;
-``uns["tissue_crosstalk"]``: keys and preprocessing. Its cells are in spatial order.
+and ``radius`` where there are any; ``obsm``: ``spatial``, ``nn_idx`` (rows of this object, −1 where padded) and
+``nn_dist``; ``uns["tissue_crosstalk"]``: keys and preprocessing. Its cells are in spatial order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -94,13 +95,17 @@ def to_anndata(tissue: PreparedTissue, neighbors: Neighbors) -> AnnData:
 
     obs = pd.DataFrame(
         {
-            terms.LABEL: pd.Categorical.from_codes(tissue.labels.astype(int), categories=list(tissue.cell_types)),
+            terms.LABEL: pd.Categorical.from_codes(
+                cast("Sequence[int]", tissue.labels), categories=pd.Index(tissue.cell_types)
+            ),
             terms.POSITION: tissue.positions,
         },
         index=pd.Index(tissue.cell_names, dtype=object),
     )
     if tissue.section_names:
-        obs[terms.SECTION] = pd.Categorical.from_codes(tissue.sections, categories=list(tissue.section_names))
+        obs[terms.SECTION] = pd.Categorical.from_codes(
+            cast("Sequence[int]", tissue.sections), categories=pd.Index(tissue.section_names)
+        )
     if tissue.radii is not None:
         obs[RADIUS] = tissue.radii
     record = {**asdict(tissue.keys), **asdict(tissue.preprocessing)}

@@ -74,10 +74,10 @@ def find_neighbors(tissue: PreparedTissue, n_neighbors: int, *, pad: bool = Fals
         if k == 0:
             continue
         # Candidates by position, so that of equally distant ones the smaller row is the earlier cell.
-        candidates = candidates[np.argsort(tissue.positions[candidates])]
-        tree = KDTree(tissue.coordinates[candidates], compact_nodes=False, balanced_tree=False)
+        ordered = candidates[np.argsort(tissue.positions[candidates])]
+        tree = KDTree(tissue.coordinates[ordered], compact_nodes=False, balanced_tree=False)
         found_dist, found = _nearest(tree, tissue.coordinates[receivers], k)
-        idx[receivers[:, None], np.arange(k)] = candidates[found]
+        idx[receivers[:, None], np.arange(k)] = ordered[found]
         dist[receivers[:, None], np.arange(k)] = found_dist
     if tissue.radii is not None:
         reach = tissue.radii[:, None] + tissue.radii[idx]
@@ -138,7 +138,8 @@ def _query(
     tree: KDTree, points: npt.NDArray[np.float64], k: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """Return distances and rows, (point, k), ordered by distance, then row."""
-    dist, found = tree.query(points, k=np.arange(1, k + 1), workers=-1)
+    queried = tree.query(points, k=np.arange(1, k + 1), workers=-1)
+    dist, found = np.asarray(queried[0], dtype=np.float64), np.asarray(queried[1], dtype=np.intp)
     tied = np.flatnonzero((dist[:, 1:] == dist[:, :-1]).any(axis=1))
     if len(tied):
         order = np.lexsort((found[tied], dist[tied]), axis=1)

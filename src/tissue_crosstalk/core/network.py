@@ -54,7 +54,12 @@ class ResMLP(nn.Module):
     def __init__(self, n_in: int, n_hidden: int, n_out: int, *, final_norm: bool = True) -> None:
         super().__init__()
         projects = n_out != n_in
-        body: list[nn.Module] = [nn.Linear(n_in, n_hidden), nn.LayerNorm(n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_in)]
+        body: list[nn.Module] = [
+            nn.Linear(n_in, n_hidden),
+            nn.LayerNorm(n_hidden),
+            nn.ReLU(),
+            nn.Linear(n_hidden, n_in),
+        ]
         if final_norm or projects:
             body.append(nn.LayerNorm(n_in))
         self.nn = nn.Sequential(*body)
@@ -84,7 +89,7 @@ class ResMLP(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Projections of the cross-attention layer: W_Q (d, head, query_dim), W_K and W_V (d, head, kv_dim), W_O (embed, head, d)."""
+    """Projections of the attention: W_Q (d, head, query_dim), W_K and W_V (d, head, kv_dim), W_O (embed, head, d)."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
@@ -207,7 +212,7 @@ class CrossAttentionNetwork(nn.Module):
         self.n_genes, self.n_labels, self.settings = n_genes, n_labels, settings
         s = settings
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device, too
             self.register_buffer("ct_profiles", torch.zeros(n_labels, n_genes))
             self.ct_embed = nn.Embedding(n_labels, s.n_label_embed)
             self.query_embed = ResMLP(s.n_label_embed, s.n_query_embed_hidden, s.n_heads * s.n_query_dim)
@@ -253,7 +258,9 @@ class CrossAttentionNetwork(nn.Module):
         both = _rowwise(keys_values, embedding, blocks=blocks)
         return Senders(embedding, both[..., : s.n_head_size], both[..., s.n_head_size :])
 
-    def distance_coefficients(self, embedding: Tensor, pair_sender: Tensor, pair_label: Tensor, *, blocks: bool) -> Tensor:
+    def distance_coefficients(
+        self, embedding: Tensor, pair_sender: Tensor, pair_label: Tensor, *, blocks: bool
+    ) -> Tensor:
         """Return the non-negative distance coefficient of (sender, receiver label) pairs, (pair, head).
 
         The first linear layer acts on [embedding ; label embedding]; its two parts are computed once per sender
@@ -304,12 +311,12 @@ class CrossAttentionNetwork(nn.Module):
         number[pairs] = torch.arange(len(pairs), device=pair_of_edge.device)
         edge_pair = number[pair_of_edge]  # (cell, neighbor); an absent slot points at pair 0 and is masked below
 
+        if len(pairs) == 0:  # every slot is padding
+            shape = (edges.sender.shape[0], self.settings.n_heads, edges.sender.shape[1])
+            return torch.zeros(shape, device=edges.sender.device)
         pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
         coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
         base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)[pairs]
-        if len(pairs) == 0:  # every slot is padding
-            return torch.zeros(*edges.sender.shape[:1], self.settings.n_heads, edges.sender.shape[1])
-
         reach = edges.distance / self.settings.distance_kernel_unit_scale
         heads = []
         for head in range(self.settings.n_heads):
@@ -347,11 +354,13 @@ class CrossAttentionNetwork(nn.Module):
         layer = self.attention_layer
         query = self.queries().reshape(self.n_labels, -1)
         out = torch.einsum("nhd,ehd->ne", heard, layer.W_O) + query[receiver_label]
-        return self.ct_profiles[receiver_label] + self.linear_head(layer.norm_o(out))
+        difference: Tensor = self.linear_head(layer.norm_o(out))
+        return self.ct_profiles[receiver_label] + difference
 
 
 def _softmax_with_dummy(score: Tensor, dummy_score: float) -> Tensor:
     """Softmax over the last axis and one more slot of score `dummy_score`; the slot itself is dropped."""
     top = score.amax(dim=-1, keepdim=True).clamp_min(dummy_score)
     weight = torch.exp(score - top)
-    return weight / (weight.sum(dim=-1, keepdim=True) + torch.exp(dummy_score - top))
+    total: Tensor = weight.sum(dim=-1, keepdim=True) + torch.exp(dummy_score - top)
+    return weight / total

@@ -8,10 +8,13 @@ from typing import ClassVar
 
 from tissue_crosstalk.core.errors import ParameterError
 
+LARGEST_SIZE = 2**24
+"""Of any layer: products of two sizes stay far from an overflow."""
+
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Sizes and constants of a :class:`~tissue_crosstalk.core.network.CrossAttentionNetwork` (defaults: the published ones).
+    """Sizes and constants of a ``CrossAttentionNetwork`` (defaults: the published ones).
 
     Parameters
     ----------
@@ -55,9 +58,12 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name.startswith("n_") and value < 1:
-                raise ParameterError(f"network setting {name!r} must be at least 1. Got {value!r} instead.")
-            if not math.isfinite(value):
+            is_size = name.startswith("n_")
+            if is_size and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE):
+                raise ParameterError(
+                    f"network setting {name!r} must be a whole number from 1 to {LARGEST_SIZE}. Got {value!r} instead."
+                )
+            if not is_size and not math.isfinite(value):
                 raise ParameterError(f"network setting {name!r} must be finite. Got {value!r} instead.")
         if self.distance_kernel_unit_scale <= 0:
             raise ParameterError(

@@ -1,4 +1,4 @@
-"""Does attention find the interactions that were planted?"""
+"""How well attention finds the interactions that were planted."""
 
 from __future__ import annotations
 

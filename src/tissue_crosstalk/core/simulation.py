@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,7 @@ class SimulationSettings:
         If the sizes contradict each other.
     """
 
-    n_cells: int = 4000
+    n_cells: int = 3000
     n_genes: int = 120
     n_cell_types: int = 6
     n_sections: int = 1
@@ -66,8 +67,8 @@ class SimulationSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        def require(condition: bool, expected: str) -> None:
-            if not condition:
+        def require(holds: object, expected: str) -> None:
+            if not holds:
                 raise ParameterError(f"simulation: {expected}. Got {asdict(self)} instead.")
 
         require(min(self.n_cells, self.n_genes, self.n_sections) >= 1, "sizes must be at least 1")
@@ -77,7 +78,9 @@ class SimulationSettings:
             "n_cell_types must be at least n_interactions + 2 (senders, and two types for the rest)",
         )
         require(0 < self.genes_per_interaction <= self.n_genes, "genes_per_interaction must be in [1, n_genes]")
-        require(0 < self.length_scale_min <= self.length_scale_max, "0 < length_scale_min <= length_scale_max must hold")
+        require(
+            0 < self.length_scale_min <= self.length_scale_max, "0 < length_scale_min <= length_scale_max must hold"
+        )
         require(0 < self.sender_region <= 1, "sender_region must be in (0, 1]")
         require(
             self.sender_share > 0 and self.sender_share * self.n_interactions < 1,
@@ -139,7 +142,9 @@ def simulate_tissue(settings: SimulationSettings, *, seed: int) -> tuple[AnnData
         X=sparse.csr_matrix(counts),
         obs=pd.DataFrame(
             {
-                terms.DEFAULT_LABELS_KEY: pd.Categorical.from_codes(labels, categories=types),
+                terms.DEFAULT_LABELS_KEY: pd.Categorical.from_codes(
+                    cast("Sequence[int]", labels), categories=pd.Index(types)
+                ),
                 terms.SECTION: pd.Categorical([f"section {section + 1}" for section in sections]),
             },
             index=pd.Index([f"cell{cell:0{width}d}" for cell in range(s.n_cells)], dtype=object),

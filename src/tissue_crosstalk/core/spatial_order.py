@@ -6,6 +6,8 @@ outside of it (its halo) are few.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,20 +29,20 @@ def hilbert_index(grid: npt.NDArray[np.uint64], bits: int = BITS) -> npt.NDArray
     -----
     Source: J. Skilling, "Programming the Hilbert curve", AIP Conference Proceedings 707 (2004), 381-387.
     """
-    axes = [grid[:, axis].astype(np.uint64).copy() for axis in range(grid.shape[1])]
+    axes: list[npt.NDArray[np.uint64]] = [grid[:, axis].astype(np.uint64).copy() for axis in range(grid.shape[1])]
     one = np.uint64(1)
     bit = one << np.uint64(bits - 1)
     while bit > one:
         below = bit - one
         for axis in range(len(axes)):
             is_set = (axes[axis] & bit) != 0
-            swapped = np.where(is_set, np.uint64(0), (axes[0] ^ axes[axis]) & below)
+            swapped = np.where(is_set, np.uint64(0), (axes[0] ^ axes[axis]) & below).astype(np.uint64)
             axes[0] ^= np.where(is_set, below, swapped)
             if axis:
                 axes[axis] ^= swapped
         bit >>= one
-    for axis in range(1, len(axes)):
-        axes[axis] ^= axes[axis - 1]
+    for position in range(1, len(axes)):
+        axes[position] ^= axes[position - 1]
     flips = np.zeros_like(axes[0])
     bit = one << np.uint64(bits - 1)
     while bit > one:
@@ -48,8 +50,8 @@ def hilbert_index(grid: npt.NDArray[np.uint64], bits: int = BITS) -> npt.NDArray
         bit >>= one
     place = np.zeros_like(axes[0])
     for shift in range(bits - 1, -1, -1):
-        for axis in axes:
-            place = (place << one) | (((axis ^ flips) >> np.uint64(shift)) & one)
+        for values in axes:
+            place = (place << one) | (((values ^ flips) >> np.uint64(shift)) & one)
     return place
 
 
@@ -76,4 +78,4 @@ def shard_bounds(n_cells: int, cells_per_shard: int) -> list[tuple[int, int]]:
     """Cut `n_cells` ordered cells in ``ceil(n_cells / cells_per_shard)`` ranges of nearly equal size."""
     n_shards = max(1, -(-n_cells // cells_per_shard))
     edges = [n_cells * shard // n_shards for shard in range(n_shards + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

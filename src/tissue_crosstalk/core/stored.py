@@ -71,6 +71,18 @@ class Cells:
             coordinates=np.stack([table.column(axis).to_numpy() for axis in axes], axis=1),
         )
 
+    def table(self) -> pa.Table:
+        """Return the table that :meth:`read` reads."""
+        return tables.cells_table(
+            np.arange(len(self.names)),
+            self.names,
+            self.labels,
+            self.cell_types,
+            self.sections,
+            self.section_names,
+            self.coordinates,
+        )
+
     def section_of_cells(self) -> npt.NDArray[np.object_] | None:
         """Return the name of each cell's section, (cell,); None for a tissue of one section."""
         if len(self.section_names) < 2:
@@ -153,8 +165,8 @@ def read_shards(
     if len(counts) > 1 or 0 in counts:
         what = f"attention of flavor {flavor!r}" if flavor else terms.ATTENTION_PATTERNS
         raise ResultError(
-            f"{what} has {len(attention_files)} shards and {terms.NN_IDXS} has {len(idx_files)}: they must be of one run, "
-            "and not empty. Run the extraction again."
+            f"{what} has {len(attention_files)} shards and {terms.NN_IDXS} has {len(idx_files)}: they must be "
+            "of one run, and not empty. Run the extraction again."
         )
     for number, (attention_file, idx_file) in enumerate(zip(attention_files, idx_files, strict=True)):
         attention_table, idx_table = _read(attention_file), _read(idx_file)
@@ -168,7 +180,9 @@ def read_shards(
             dist = tables.slots_array(dist_table)
         if not tables.same_order(parts):
             raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
-        yield StoredShard(cells.positions(idx_table.column(terms.CELL_IDX)), patterns, tables.slots_array(idx_table), dist)
+        yield StoredShard(
+            cells.positions(idx_table.column(terms.CELL_IDX)), patterns, tables.slots_array(idx_table), dist
+        )
 
 
 def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:
@@ -281,7 +295,6 @@ def check_same_tissue(cells: Cells, names: npt.NDArray[np.object_] | Sequence[st
             f"the results are of another tissue: they hold {len(cells.names)} cells, the tissue {len(names)}, or their "
             "names differ. Run the extraction again with this tissue."
         )
-
 
 
 def attention_sizes(attention_patterns: pads.Dataset, cells: pads.Dataset) -> dict[str, int]:

@@ -59,9 +59,11 @@ def _warn_of_unit(bins: DistanceBins) -> None:
     used = np.flatnonzero(bins.distance_histogram().groupby("distance_bin")["count"].sum().to_numpy())
     if len(used) < 2:
         logger.warning(
-            "%s: max_distance %g and bin_size %g do not fit the unit of the coordinates. Set reporting.max_distance and "
-            "reporting.bin_size.",
-            "all edges shorter than max_distance fall in one bin" if len(used) else "no edge is shorter than max_distance",
+            "%s: max_distance %g and bin_size %g do not fit the unit of the coordinates. Set reporting.max_distance "
+            "and reporting.bin_size.",
+            "all edges shorter than max_distance fall in one bin"
+            if len(used)
+            else "no edge is shorter than max_distance",
             bins.max_distance,
             bins.bin_size,
         )
@@ -116,7 +118,7 @@ def draw_summaries(
     from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
     from tissue_crosstalk.core.plots.style import unique_file_names
 
-    figures = {}
+    figures: dict[str, Figure] = {}
     for flavor, bins in binned.items():
         wanted = _known_receivers(receivers, bins.cell_types)
         table, histogram = bins.table(min_bin_count), bins.distance_histogram()

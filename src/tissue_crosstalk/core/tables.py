@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,19 +111,26 @@ def norms_table(norms: Mapping[str, npt.NDArray[np.float32]], cell_names: npt.ND
     )
 
 
-def cells_table(tissue: PreparedTissue, rows: npt.NDArray[np.integer]) -> pa.Table:
-    """Return name, type, section and coordinates of the given rows of a tissue."""
-    sections = tissue.section_names or ("",)
+def cells_table(
+    positions: npt.NDArray[np.integer],
+    cell_names: npt.NDArray[np.object_],
+    labels: npt.NDArray[np.integer],
+    cell_types: Sequence[str],
+    sections: npt.NDArray[np.integer],
+    section_names: Sequence[str],
+    coordinates: npt.NDArray[np.float64],
+) -> pa.Table:
+    """Return position, name, type, section and coordinates of cells, each array (cell,) or (cell, axis)."""
     axes = {
-        terms.COORDINATES[axis]: pa.array(np.ascontiguousarray(tissue.coordinates[rows, axis]))
-        for axis in range(tissue.coordinates.shape[1])
+        terms.COORDINATES[axis]: pa.array(np.ascontiguousarray(coordinates[:, axis]))
+        for axis in range(coordinates.shape[1])
     }
     return pa.table(
         {
-            terms.POSITION: pa.array(tissue.positions[rows].astype(np.int32)),
-            terms.CELL_IDX: _cell_names(tissue.cell_names[rows]),
-            terms.LABEL: _dictionary(tissue.labels[rows], tissue.cell_types),
-            terms.SECTION: _dictionary(tissue.sections[rows], sections),
+            terms.POSITION: pa.array(positions.astype(np.int32)),
+            terms.CELL_IDX: _cell_names(cell_names),
+            terms.LABEL: _dictionary(labels, cell_types),
+            terms.SECTION: _dictionary(sections, section_names or ("",)),
         }
         | axes
     )
@@ -137,7 +145,15 @@ def shard_tables(shard: ShardAttention, tissue: PreparedTissue, neighbors: Neigh
         terms.NN_IDXS: neighbors_table(positions_of(neighbors.idx[rows], tissue.positions), names),
         terms.NN_DISTS: neighbors_table(neighbors.dist[rows], names),
         terms.SENDER_NORMS: norms_table(shard.norms_of(rows), names),
-        terms.CELLS: cells_table(tissue, rows),
+        terms.CELLS: cells_table(
+            tissue.positions[rows],
+            names,
+            tissue.labels[rows],
+            tissue.cell_types,
+            tissue.sections[rows],
+            tissue.section_names,
+            tissue.coordinates[rows],
+        ),
     }
 
 
@@ -146,7 +162,7 @@ def positions_of(nn_idx: npt.NDArray[np.int32], positions: npt.NDArray[np.int64]
     return np.where(nn_idx < 0, np.int32(terms.NO_NEIGHBOR), positions[nn_idx].astype(np.int32))
 
 
-def slots_array(table: pa.Table) -> npt.NDArray[np.generic]:
+def slots_array(table: pa.Table) -> npt.NDArray[Any]:
     """Return the ``neighbor_i`` columns of a table as an array, (row, neighbor)."""
     n_neighbors = sum(
         name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
@@ -165,10 +181,14 @@ def patterns_array(table: pa.Table) -> npt.NDArray[np.float32]:
     """
     heads = table.column(terms.HEAD_IDX).to_numpy()
     n_heads = int(heads.max()) + 1 if len(heads) else 0
-    if n_heads == 0 or len(heads) % n_heads or not (heads == np.repeat(np.arange(n_heads), len(heads) // n_heads)).all():
+    if (
+        n_heads == 0
+        or len(heads) % n_heads
+        or not (heads == np.repeat(np.arange(n_heads), len(heads) // n_heads)).all()
+    ):
         raise ResultError(
-            f"a shard of attention must hold every head of the same cells, by {terms.HEAD_IDX}. Got rows in another order; "
-            "run the extraction again."
+            f"a shard of attention must hold every head of the same cells, by {terms.HEAD_IDX}. Got rows in another "
+            "order; run the extraction again."
         )
     return slots_array(table).astype(np.float32, copy=False).reshape(n_heads, len(heads) // n_heads, -1)
 

@@ -168,7 +168,8 @@ def _obs_column(adata: AnnData, key: str, parameter: str) -> pd.Series[Any]:
             f"{parameter} names the column {key!r}, which is not in the tissue's obs.{hint} "
             f"Its columns are {listing(list(adata.obs.columns))}."
         )
-    return adata.obs[key]
+    column: pd.Series[Any] = adata.obs[key]
+    return column
 
 
 def _categories(adata: AnnData, key: str, parameter: str) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
@@ -215,10 +216,11 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
     if key not in adata.obsm:
         hint = did_you_mean(key, adata.obsm.keys())
         raise TissueError(
-            f"coord_key names {key!r}, which is not in the tissue's obsm.{hint} Its keys are {listing(list(adata.obsm))}."
+            f"coord_key names {key!r}, which is not in the tissue's obsm.{hint} "
+            f"Its keys are {listing(list(adata.obsm))}."
         )
-    values = adata.obsm[key]
-    values = values.toarray() if sparse.issparse(values) else np.asarray(values)  # a DataFrame becomes an array, too
+    values: Any = adata.obsm[key]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)  # a DataFrame becomes an array, too
     try:
         coordinates = values.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -227,7 +229,7 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
         raise TissueError(
             f"obsm[{key!r}] (coord_key) must be of shape (cell, 2) or (cell, 3). Got {coordinates.shape} instead."
         )
-    bad = ~np.isfinite(coordinates).all(axis=1)
+    bad: npt.NDArray[np.bool_] = ~np.isfinite(coordinates).all(axis=1)
     if bad.any():
         raise TissueError(
             f"obsm[{key!r}] (coord_key) must be finite. {int(bad.sum())} of {len(bad)} cells have NaN or infinite "
@@ -240,7 +242,8 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
             "share coordinates, set section_key.",
             stacklevel=4,
         )
-    return coordinates
+    checked: npt.NDArray[np.float64] = coordinates
+    return checked
 
 
 def _sections(adata: AnnData, key: str | None) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
@@ -266,7 +269,9 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
     """Return which columns to take (None: all, as they are) and their names."""
     present = adata.var_names.astype(str)
     if genes is None:
-        _refuse_duplicates(np.asarray(present, dtype=object), "var_names (gene names)", "call adata.var_names_make_unique()")
+        _refuse_duplicates(
+            np.asarray(present, dtype=object), "var_names (gene names)", "call adata.var_names_make_unique()"
+        )
         return None, tuple(present)
     missing = [gene for gene in genes if gene not in set(present)]
     if missing:
@@ -277,7 +282,9 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
             "Give a tissue measured with the same genes (var_names), or train a model on this one."
         )
     wanted = present[present.isin(genes)]
-    _refuse_duplicates(np.asarray(wanted, dtype=object), "var_names (gene names) that the model uses", "keep one of each")
+    _refuse_duplicates(
+        np.asarray(wanted, dtype=object), "var_names (gene names) that the model uses", "keep one of each"
+    )
     columns = present.get_indexer_for(list(genes))
     in_order = len(genes) == len(present) and bool((columns == np.arange(len(present))).all())
     return (None if in_order else columns), tuple(genes)
@@ -288,13 +295,15 @@ def _row_chunks(adata: AnnData, layer: str | None) -> Iterator[Any]:
     if layer is not None and layer not in adata.layers:
         hint = did_you_mean(layer, adata.layers.keys())
         raise TissueError(
-            f"layer names {layer!r}, which is not in the tissue's layers.{hint} Its layers are {listing(list(adata.layers))}."
+            f"layer names {layer!r}, which is not in the tissue's layers.{hint} "
+            f"Its layers are {listing(list(adata.layers))}."
         )
-    values = adata.X if layer is None else adata.layers[layer]
+    values: Any = adata.X if layer is None else adata.layers[layer]
     if values is None:
         raise TissueError("the tissue has no X. Set layer to the layer that holds its expression.")
     if getattr(values, "format", None) == "csc":  # rows of a column-wise matrix cannot be read apart
-        values = sparse.csr_matrix(values if sparse.issparse(values) else values.to_memory())
+        in_memory: Any = values if sparse.issparse(values) else values.to_memory()
+        values = in_memory.tocsr()
     for start in range(0, adata.n_obs, ROWS_AT_ONCE):
         yield values[start : start + ROWS_AT_ONCE]
 
@@ -332,15 +341,17 @@ def _normalised(
     if log_normalised:
         if whole and largest > LARGEST_LOG_VALUE:
             warnings.warn(
-                f"{where} looks like counts (whole numbers up to {largest:g}), but is used as log-normalised expression. "
-                "If it holds counts, normalise and log1p them first, or set log_normalised=false where a model is trained.",
+                f"{where} looks like counts (whole numbers up to {largest:g}), but is used as log-normalised "
+                "expression. If it holds counts, normalise and log1p them first, or set log_normalised=false where a "
+                "model is trained.",
                 stacklevel=4,
             )
         return expression, None
     if not whole:
         raise TissueError(
-            f"{where} must hold counts (whole numbers) to be normalised, but it has fractions (largest value {largest:g}): "
-            "it seems to be normalised already. Set log_normalised=true, or layer to the layer with the counts."
+            f"{where} must hold counts (whole numbers) to be normalised, but it has fractions (largest value "
+            f"{largest:g}): it seems to be normalised already. Set log_normalised=true, or layer to the layer with the "
+            "counts."
         )
     totals = np.asarray(expression.sum(axis=1, dtype=np.float64)).ravel()
     counted = totals > 0

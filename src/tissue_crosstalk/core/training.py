@@ -84,7 +84,9 @@ class TrainingSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        def check(name: str, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False) -> None:
+        def check(
+            name: str, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
+        ) -> None:
             value = getattr(self, name)
             in_range = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
             if not in_range:

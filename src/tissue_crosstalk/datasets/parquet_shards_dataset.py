@@ -110,7 +110,9 @@ class ParquetShardsDataset(Base):
             {
                 "index": list(range(len(rows))),
                 "columns": [str(column) for column in rows.columns],
-                "data": rows.map(lambda value: value if isinstance(value, (int, float)) else str(value)).to_numpy().tolist(),
+                "data": rows.map(lambda value: value if isinstance(value, (int, float)) else str(value))
+                .to_numpy()
+                .tolist(),
             }
         )
 

@@ -94,7 +94,7 @@ def shorten(label: str, most: int = LONGEST_LABEL) -> str:
     line = " ".join(str(label).split())
     if len(line) <= most:
         return line
-    head = (most - 1 + 1) // 2
+    head = most // 2
     tail = most - 1 - head
     return f"{line[:head].rstrip()}…{line[len(line) - tail :].lstrip()}"
 
@@ -103,7 +103,7 @@ def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> flo
     """Return how wide one line of text is, in inches."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     width, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
-    return 1.02 * width / POINTS_PER_INCH  # hinting makes the glyphs of a PNG a little wider
+    return 1.04 * width / POINTS_PER_INCH  # hinting makes the glyphs of a PNG a little wider
 
 
 def widest(texts: Sequence[str], size: float = FONT_SIZE) -> float:
@@ -113,8 +113,12 @@ def widest(texts: Sequence[str], size: float = FONT_SIZE) -> float:
 
 def wrap(text: str, width: float, size: float = TITLE_SIZE) -> str:
     """Return text broken into lines that are no wider than `width` inches (in bold), words broken where need be."""
-    per_character = max(text_width(text, size, bold=True) / max(len(text), 1), 0.01)
-    return "\n".join(textwrap.wrap(text, max(int(width / per_character), 8))) or text
+    characters = max(len(text), 1)
+    lines = [text]
+    while (too_wide := max(text_width(line, size, bold=True) for line in lines) / width) > 1 and characters > 8:
+        characters = min(characters - 1, int(max(len(line) for line in lines) / too_wide))
+        lines = textwrap.wrap(text, max(characters, 8))
+    return "\n".join(lines)
 
 
 def text_height(text: str, size: float = FONT_SIZE) -> float:
@@ -130,8 +134,9 @@ def key_columns(n_entries: int, height: float) -> int:
 
 def key_width(labels: Sequence[str], n_columns: int) -> float:
     """Return how wide a key is, in inches."""
-    column = widest(labels) + (_HANDLE_LENGTH + _HANDLE_PAD) * FONT_SIZE / POINTS_PER_INCH
-    return n_columns * column + (n_columns - 1) * _COLUMN_GAP * FONT_SIZE / POINTS_PER_INCH
+    columns = np.array_split(np.array(labels, dtype=object), n_columns)  # as a Legend fills them
+    around = n_columns * (_HANDLE_LENGTH + _HANDLE_PAD) + (n_columns - 1) * _COLUMN_GAP
+    return sum(widest(column.tolist()) for column in columns) + around * FONT_SIZE / POINTS_PER_INCH
 
 
 def key_height(n_entries: int, n_columns: int) -> float:

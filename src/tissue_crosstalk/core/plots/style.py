@@ -5,11 +5,9 @@ from __future__ import annotations
 import colorsys
 import functools
 import hashlib
-import os
 import re
 import threading
 import unicodedata
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
+from tissue_crosstalk.core.files import whole_file
 
 FONT_SIZE: Final = 7.0
 TITLE_SIZE: Final = 8.5
@@ -143,15 +142,8 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
         raise ParameterError(f"`path` must end in .png, .svg or .pdf. Got {target.name!r} instead.")
     if dpi <= 0:
         raise ParameterError(f"`dpi` must be positive. Got {dpi!r} instead.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since only a rename within one file system is atomic.
-    unfinished = target.parent / f".{uuid.uuid4().hex}.{kind}"
-    try:
-        with figure_style():
-            figure.savefig(unfinished, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
-        os.replace(unfinished, target)  # noqa: PTH105 - says at a glance that it overwrites
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(target) as unfinished, figure_style():
+        figure.savefig(unfinished, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
     return target
 
 

@@ -21,7 +21,7 @@ else:
 
 
 def prepare_model_input(tissue: AnnData, model: CrosstalkModel, reading: TissueParams) -> AnnData:
-    """Prepare the tissue the way the existing model's own was: genes and cell types by name, neighbors of every cell."""
+    """Prepare the tissue as the existing model's own was: genes and types by name, neighbors of every cell."""
     from tissue_crosstalk.core.model_input import prepare_for_model, to_anndata
 
     return to_anndata(

@@ -38,7 +38,7 @@ def evaluate_recovery(
     measured = stored_recovery(interactions_from_record(truth), flavored_attention, nn_idxs, nn_dists, cells)
     return single(
         {
-            metric_name("recovery", flavor, name): value
+            metric_name(flavor, name): value
             for flavor, recovery in measured.items()
             for name, value in (
                 ("average precision", recovery.average_precision),

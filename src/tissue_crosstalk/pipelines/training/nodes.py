@@ -45,6 +45,6 @@ def measure_training(training_history: pd.DataFrame) -> dict[str, Metric]:
     """Return the losses of every epoch as metrics, with the epoch as their step."""
     epochs = training_history["epoch"]
     return {
-        metric_name("training", str(column)): history(zip(epochs, training_history[column], strict=True))
+        metric_name(str(column)): history(zip(epochs, training_history[column], strict=True))
         for column in training_history.columns.drop("epoch")
     }

@@ -1,0 +1,49 @@
+# make run: everything from nothing to figures on a simulated tissue.  make test: lint, types, layers, tests.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export DO_NOT_TRACK := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+
+.PHONY: help install run test lint unit real viz ui clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+install: $(INSTALLED)  ## Make .venv with every dependency pinned
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; name it with make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+run: $(INSTALLED)  ## Simulate a tissue, train a model, and run the main job to figures and an MLflow run
+	$(BIN)/kedro run --pipelines=demo
+	@$(BIN)/python -m tissue_crosstalk.outputs demo
+
+test: $(INSTALLED) lint unit  ## Lint, types, layers and all tests
+
+lint: $(INSTALLED)  ## Ruff, mypy and import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(INSTALLED)  ## The tests; the slow and the real-data ones are run in CI as well
+	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not real_data") $(ARGS)
+
+real: $(INSTALLED)  ## All tests, the slow and the real-data ones, too
+	$(BIN)/python -m pytest $(ARGS)
+
+viz: $(INSTALLED)  ## Look at the pipelines in a browser
+	$(BIN)/kedro viz run
+
+ui: $(INSTALLED)  ## Look at the runs in a browser, at http://127.0.0.1:5000/#/experiments/1/runs
+	$(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+clean:  ## Remove what was computed in data/, and the MLflow store (asks nothing)
+	$(BIN)/python -m tissue_crosstalk.outputs --clean

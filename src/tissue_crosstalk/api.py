@@ -1,0 +1,546 @@
+"""For notebooks: compute attention, weigh it, find hubs and draw summaries, with the functions of the pipelines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from tissue_crosstalk.core import tables, terms
+from tissue_crosstalk.core.distance import DistanceBins
+from tissue_crosstalk.core.errors import ParameterError, ResultError, TissueError
+from tissue_crosstalk.core.files import whole_file, whole_folder
+from tissue_crosstalk.core.flavors import check_flavors, weigh
+from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
+from tissue_crosstalk.core.model_input import prepare_for_model
+from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
+from tissue_crosstalk.core.summary import draw_summaries, tissue_palette
+from tissue_crosstalk.core.training import TrainingSettings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+
+    from tissue_crosstalk.core.model import CrosstalkModel, TissueKeys
+
+DEFAULT_BATCH_SIZE = 20_000
+DESCRIPTION_FILE = "attention.json"
+FOLDERS = (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS, terms.SENDER_NORMS, terms.CELLS)
+
+
+def train_model(
+    adata: AnnData,
+    keys: TissueKeys | None = None,
+    *,
+    n_neighbors: int = terms.DEFAULT_N_NEIGHBORS,
+    log_normalised: bool = False,
+    network: NetworkSettings | None = None,
+    settings: TrainingSettings | None = None,
+    seed: int = 42,
+    prog_bar: bool = True,
+) -> CrosstalkModel:
+    """Train a model of a tissue, which remembers the tissue while this process lasts.
+
+    Parameters
+    ----------
+    adata
+        The tissue; it is not changed.
+    keys
+        Where it holds what; None: ``obs["cell_type"]``, ``obsm["spatial"]``, ``X``, one section.
+    n_neighbors
+        Neighbors per cell.
+    log_normalised
+        ``X`` is log-normalised already; otherwise it holds counts.
+    network, settings
+        Sizes of the network and how it is trained; None: the defaults.
+    seed
+        Of everything random.
+    prog_bar
+        Whether to show progress (in a terminal).
+
+    Raises
+    ------
+    CrosstalkError
+        If the tissue does not hold what is needed, or training fails; the message says what to do.
+    """
+    from tissue_crosstalk.core import training
+    from tissue_crosstalk.core.model import TissueKeys as Keys
+    from tissue_crosstalk.core.neighbors import find_neighbors
+    from tissue_crosstalk.core.tissue import prepare_tissue
+
+    tissue = prepare_tissue(adata, keys or Keys(), log_normalised=log_normalised)
+    model, _ = training.train_model(
+        tissue,
+        find_neighbors(tissue, n_neighbors),
+        network or NetworkSettings(),
+        settings or TrainingSettings(),
+        seed=seed,
+        progress=prog_bar,
+    )
+    return dataclasses.replace(model, tissue=adata)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttentionModule:
+    """Attention of some cells of a tissue, in one flavor.
+
+    Make one with :meth:`compute` or :meth:`load`.
+
+    Attributes
+    ----------
+    flavor
+        Which flavor :attr:`attention_patterns` is in.
+    cells
+        All cells of the tissue, in its order.
+    receivers
+        Positions in the tissue of the cells whose attention this is, (cell,), in the order asked for.
+
+    Examples
+    --------
+    >>> from tissue_crosstalk import AttentionModule, load_model
+    >>> model = load_model("data/06_models/demo/model")  # doctest: +SKIP
+    >>> attention = AttentionModule.compute(model, adata)  # doctest: +SKIP
+    >>> attention.with_flavor("gene-weighted").compute_communication_hubs()  # doctest: +SKIP
+    """
+
+    flavor: str
+    cells: Cells
+    receivers: npt.NDArray[np.int64]
+    _patterns: npt.NDArray[np.float32] = dataclasses.field(repr=False)  # vanilla, (head, cell, neighbor)
+    _nn_idx: npt.NDArray[np.int32] = dataclasses.field(repr=False)  # positions, (cell, neighbor)
+    _nn_dist: npt.NDArray[np.float32] = dataclasses.field(repr=False)  # (cell, neighbor)
+    _norms: Mapping[str, npt.NDArray[np.float32]] = dataclasses.field(repr=False)  # each (position, head)
+    _colors: Mapping[str, str] = dataclasses.field(repr=False)  # by cell type
+
+    @classmethod
+    def compute(
+        cls,
+        model: CrosstalkModel,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | npt.NDArray[np.integer] | npt.NDArray[np.bool_] | None = None,
+        batch_size: int | None = None,
+        flavor: str = terms.VANILLA,
+        prog_bar: bool = True,  # noqa: FBT001, FBT002 - the signature of the published package
+        *,
+        log_normalised: bool = False,
+    ) -> AttentionModule:
+        """Compute the attention of cells.
+
+        Parameters
+        ----------
+        model
+            From :func:`load_model` or :func:`train_model`. Its keys and number of neighbors apply.
+        adata
+            The tissue; None: the one that the model was trained on in this process. It is not changed.
+        indices
+            Positions of the cells whose attention is wanted (or a mask of all cells); None: all.
+        batch_size
+            Cells computed at once; memory grows with it, results do not change.
+        flavor
+            ``vanilla``, ``value-weighted``, ``info-weighted`` or ``gene-weighted``.
+        prog_bar
+            Whether to show progress (in a terminal).
+        log_normalised
+            The expression of `adata` is log-normalised already, though the model was trained on counts. A model of
+            amici-st takes the expression as it is in any case.
+
+        Raises
+        ------
+        CrosstalkError
+            If there is no tissue, it does not fit the model, or a parameter is out of range.
+        """
+        from tqdm import tqdm
+
+        from tissue_crosstalk.core.attention import extract_attention, shards
+
+        check_flavors([flavor])
+        if adata is None:
+            adata = model.tissue
+        if adata is None:
+            raise TissueError(
+                "adata is needed: the model was read from a file and does not hold the tissue that it was trained on. "
+                "Pass the tissue as adata=..."
+            )
+        batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ParameterError(f"batch_size must be at least 1, or None. Got {batch_size!r} instead.")
+        receivers = _positions(indices, adata.n_obs)
+        tissue, neighbors = prepare_for_model(adata, model, log_normalised=log_normalised)
+
+        in_tissue_order = tissue.in_tissue_order()
+        rows = in_tissue_order[receivers]  # of the receivers, in the order asked for
+        by_place = np.argsort(rows)  # shards are compact in the spatial order
+        n_heads, n_neighbors = model.network.settings.n_heads, neighbors.idx.shape[1]
+        patterns = np.empty((n_heads, len(rows), n_neighbors), dtype=np.float32)
+        norms = {name: np.full((tissue.n_cells, n_heads), np.nan, dtype=np.float32) for name in terms.NORMS}
+        computed = extract_attention(
+            model.network, tissue, neighbors, cells_per_shard=batch_size, receivers=rows[by_place]
+        )
+        n_done = 0
+        for shard in tqdm(
+            computed,
+            total=len(shards(len(rows), batch_size)),
+            desc="attention",
+            unit="batch",
+            disable=None if prog_bar else True,
+        ):
+            n_shard = len(shard.receivers)
+            patterns[:, by_place[n_done : n_done + n_shard]] = shard.patterns
+            for name, norm in shard.norms.items():
+                norms[name][tissue.positions[shard.senders]] = norm
+            n_done += n_shard
+        return cls(
+            flavor=flavor,
+            cells=Cells(
+                names=tissue.cell_names[in_tissue_order],
+                labels=tissue.labels[in_tissue_order],
+                cell_types=tissue.cell_types,
+                sections=tissue.sections[in_tissue_order],
+                section_names=tissue.section_names or ("",),
+                coordinates=tissue.coordinates[in_tissue_order],
+            ),
+            receivers=receivers,
+            _patterns=patterns,
+            _nn_idx=tables.positions_of(neighbors.idx[rows], tissue.positions),
+            _nn_dist=neighbors.dist[rows],
+            _norms=norms,
+            _colors=tissue_palette(adata, model.keys.labels_key, model.cell_types),
+        )
+
+    @cached_property
+    def attention(self) -> npt.NDArray[np.float32]:
+        """Attention in this flavor, float32 (head, cell, neighbor)."""
+        return weigh(self._patterns, self._norms, self._nn_idx, self.flavor)
+
+    @cached_property
+    def attention_patterns(self) -> pd.DataFrame:
+        """One row per (head, cell): ``neighbor_0`` …, ``head_idx``, ``label``, ``cell_idx`` (the obs name)."""
+        table = tables.patterns_table(self.attention, self._labels, self.cells.cell_types, self._names)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+    @cached_property
+    def nn_idxs(self) -> pd.DataFrame:
+        """One row per cell, indexed by obs name: the obs name of the neighbor in each slot, missing where padded."""
+        names = pd.CategoricalDtype(pd.Index(self.cells.names))
+        columns = {
+            column: pd.Categorical.from_codes(cast("Sequence[int]", self._nn_idx[:, slot]), dtype=names)
+            for slot, column in enumerate(terms.neighbor_columns(self._nn_idx.shape[1]))
+        }
+        return pd.DataFrame(columns, index=self._index)
+
+    @cached_property
+    def nn_dists(self) -> pd.DataFrame:
+        """One row per cell, indexed by obs name: distance in each slot, in units of the coordinates (+inf: padded)."""
+        columns = terms.neighbor_columns(self._nn_dist.shape[1])
+        return pd.DataFrame(self._nn_dist, index=self._index, columns=columns)
+
+    def with_flavor(self, flavor: str) -> AttentionModule:
+        """Return the same attention in another flavor; the model does not run again.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such flavor.
+        """
+        check_flavors([flavor])
+        return dataclasses.replace(self, flavor=flavor)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the attention, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            A folder of parquet tables, which :meth:`load` reads; or a file ``.csv``, which gets the wide table of
+            :attr:`attention_patterns` alone.
+
+        Raises
+        ------
+        ResultError
+            If something else is there already.
+        """
+        target = Path(path)
+        if target.suffix == ".csv":
+            with whole_file(target) as file:
+                self.attention_patterns.to_csv(file, index=False)
+            return
+        if target.exists() and not _is_saved_module(target):
+            raise ResultError(
+                f"{str(target)!r} exists and is not a folder that AttentionModule.save wrote; it stays as it is. "
+                "Choose another path, or remove it."
+            )
+        contents = {
+            terms.ATTENTION_PATTERNS: tables.patterns_table(
+                self._patterns, self._labels, self.cells.cell_types, self._names
+            ),
+            terms.NN_IDXS: tables.neighbors_table(self._nn_idx, self._names),
+            terms.NN_DISTS: tables.neighbors_table(self._nn_dist, self._names),
+            terms.SENDER_NORMS: tables.norms_table(self._norms, self.cells.names),
+            terms.CELLS: self.cells.table(),
+        }
+        with whole_folder(target) as folder:
+            for name, table in contents.items():
+                (folder / name).mkdir()
+                pq.write_table(table, folder / name / tables.shard_file(0))
+            description = {"flavor": self.flavor, "colors": dict(self._colors)}
+            (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AttentionModule:
+        """Load attention that :meth:`save` or the pipelines (``data/07_model_output/<study>``) wrote.
+
+        Parameters
+        ----------
+        path
+            The folder.
+
+        Raises
+        ------
+        ResultError
+            If it does not hold the tables of one attention.
+        """
+        folder = Path(path)
+        if folder.suffix == ".csv":
+            raise ResultError(
+                f"{str(folder)!r}: a csv holds the wide table alone, without neighbors. Read it with pandas.read_csv, "
+                "and save to a folder to load it again."
+            )
+        missing = [name for name in FOLDERS if not (folder / name).is_dir()]
+        if missing:
+            raise ResultError(
+                f"{str(folder)!r} must hold the folders {', '.join(FOLDERS)}. Missing: {', '.join(missing)}. "
+                "Name the folder that AttentionModule.save wrote, or data/07_model_output/<study>."
+            )
+        stored = {name: pads.dataset(folder / name, format="parquet") for name in FOLDERS}
+        cells = Cells.read(stored[terms.CELLS])
+        shards = list(
+            read_shards(stored[terms.ATTENTION_PATTERNS], stored[terms.NN_IDXS], cells, nn_dists=stored[terms.NN_DISTS])
+        )
+        receivers = np.concatenate([shard.receivers for shard in shards])
+        description = _description(folder)
+        # The pipelines write cells in spatial order; a saved module keeps the order that was asked for.
+        order = np.arange(len(receivers)) if description else np.argsort(receivers)
+        colors = description.get("colors")
+        if colors is None:
+            from tissue_crosstalk.core.plots.style import cell_type_palette
+
+            colors = cell_type_palette(cells.cell_types)
+        flavor = description.get("flavor", terms.VANILLA)
+        check_flavors([flavor])
+        return cls(
+            flavor=flavor,
+            cells=cells,
+            receivers=receivers[order],
+            _patterns=np.concatenate([shard.attention for shard in shards], axis=1)[:, order],
+            _nn_idx=np.concatenate([shard.nn_idx for shard in shards])[order],
+            _nn_dist=np.concatenate([shard.nn_dist for shard in shards if shard.nn_dist is not None])[order],
+            _norms=read_norms(stored[terms.SENDER_NORMS], cells),
+            _colors=colors,
+        )
+
+    def find_communication_hubs(
+        self,
+        attention_quantile_threshold: float = 0.9,
+        n_clusters: int | None = None,
+        random_state: int = 42,
+        counting: Literal["edges", "in_degree"] = "edges",
+    ) -> Hubs:
+        """Find hubs, with thresholds and silhouettes (see :meth:`compute_communication_hubs`)."""
+        return find_hubs(
+            self.attention.max(axis=0),
+            self._nn_idx,
+            self._labels,
+            self._sender_labels,
+            self.cells.cell_types,
+            HubSettings(attention_quantile_threshold, n_clusters, random_state, counting),
+        )
+
+    def compute_communication_hubs(
+        self,
+        attention_quantile_threshold: float = 0.9,
+        n_clusters: int | None = None,
+        random_state: int = 42,
+        counting: Literal["edges", "in_degree"] = "edges",
+    ) -> pd.DataFrame:
+        """Group the cells by the types of the neighbors they attend to strongly.
+
+        Parameters
+        ----------
+        attention_quantile_threshold
+            Per receiver type, attention above this quantile of its positive values is strong.
+        n_clusters
+            Number of hubs; None: that of 2 to 12 with the highest silhouette.
+        random_state
+            Seed of KMeans.
+        counting
+            ``edges``, or ``in_degree`` as the released amici-st 0.1.0 counts.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by obs name: one column per cell type (shares), and ``hub_cluster``.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is out of range, or more hubs are asked for than there are distinct compositions.
+        """
+        hubs = self.find_communication_hubs(attention_quantile_threshold, n_clusters, random_state, counting)
+        return hubs.table(self._names, self.cells.cell_types)
+
+    def plot_attention_summary(
+        self,
+        cell_type_sub: str | Sequence[str] | None = None,
+        sel_head: int | None = None,
+        plot_histogram: bool = False,  # noqa: FBT001, FBT002 - the signature of the published package
+        palette: str | Sequence[str] | Mapping[str, str] | None = None,
+        max_distance: float = 100,
+        bin_size: float = 5,
+        min_bin_count: int = 50,
+        show: bool = True,  # noqa: FBT001, FBT002
+        save_png: bool = False,  # noqa: FBT001, FBT002
+        save_svg: bool = False,  # noqa: FBT001, FBT002
+        save_dir: str | os.PathLike[str] = "./figures",
+    ) -> dict[str, Figure]:
+        """Draw attention against distance, one figure per receiver type.
+
+        Parameters
+        ----------
+        cell_type_sub
+            Receiver types; None: all that have cells here.
+        sel_head
+            One head alone; None: all.
+        plot_histogram
+            Draw a histogram of edge distances below.
+        palette
+            Name of a colormap, colours, or colours by type; None: the tissue's own where set.
+        max_distance, bin_size
+            Edges shorter than `max_distance` go in bins of `bin_size`, in units of the coordinates.
+        min_bin_count
+            A (bin, sender type) with fewer edges over all heads is left out.
+        show
+            Display the figures, in a notebook.
+        save_png, save_svg
+            Save them as ``<flavor>_<receiver>[_head<h>].png`` or ``.svg``.
+        save_dir
+            Folder to save in; it is made if missing.
+
+        Returns
+        -------
+        dict
+            Figures by receiver type.
+
+        Raises
+        ------
+        ParameterError
+            If a type is unknown, there is no such head, or a number is out of range.
+        """
+        bins = DistanceBins(self.cells.cell_types, len(self._patterns), max_distance, bin_size)
+        bins.add(self.attention, self._nn_dist, self._labels, self._sender_labels)
+        if cell_type_sub is None:
+            present = np.unique(self._labels)
+            receivers: list[str] = [self.cells.cell_types[label] for label in present]
+        else:
+            receivers = [cell_type_sub] if isinstance(cell_type_sub, str) else list(cell_type_sub)
+        figures = draw_summaries(
+            {self.flavor: bins},
+            self._palette(palette),
+            receivers=receivers,
+            min_bin_count=min_bin_count,
+            sel_head=sel_head,
+            plot_histogram=plot_histogram,
+            suffixes=("",),
+        )
+        from tissue_crosstalk.core.plots.style import save_figure
+
+        suffixes = [suffix for suffix, wanted in ((".png", save_png), (".svg", save_svg)) if wanted]
+        for stem, figure in figures.items():
+            for suffix in suffixes:
+                save_figure(figure, Path(save_dir) / f"{stem}{suffix}")
+        if show:
+            _display(figures.values())
+        return dict(zip(receivers, figures.values(), strict=True))
+
+    def _palette(self, palette: str | Sequence[str] | Mapping[str, str] | None) -> Mapping[str, str]:
+        from tissue_crosstalk.core.plots.style import cell_type_palette
+
+        return self._colors if palette is None else cell_type_palette(self.cells.cell_types, palette)
+
+    @property
+    def _names(self) -> npt.NDArray[np.object_]:
+        return self.cells.names[self.receivers]
+
+    @property
+    def _index(self) -> pd.Index[Any]:
+        return pd.Index(self._names, dtype=object, name=terms.CELL_IDX)
+
+    @property
+    def _labels(self) -> npt.NDArray[np.int16]:
+        return self.cells.labels[self.receivers]
+
+    @property
+    def _sender_labels(self) -> npt.NDArray[np.int16]:
+        return np.where(self._nn_idx < 0, np.int16(terms.NO_NEIGHBOR), self.cells.labels[self._nn_idx])
+
+
+def _positions(
+    indices: Sequence[int] | npt.NDArray[np.integer] | npt.NDArray[np.bool_] | None, n_cells: int
+) -> npt.NDArray[np.int64]:
+    if indices is None:
+        return np.arange(n_cells, dtype=np.int64)
+    array = np.asarray(indices)
+    if array.dtype == bool:
+        if array.shape != (n_cells,):
+            raise ParameterError(f"indices as a mask must be of shape ({n_cells},). Got {array.shape} instead.")
+        array = np.flatnonzero(array)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
+        raise ParameterError(
+            f"indices must be positions of cells (integers), at least one. Got shape {array.shape} of {array.dtype}. "
+            "For obs names use adata.obs_names.get_indexer(names)."
+        )
+    if array.min() < 0 or array.max() >= n_cells:
+        raise ParameterError(f"indices must be in [0, {n_cells}). Got {array.min()} to {array.max()} instead.")
+    if len(np.unique(array)) < len(array):
+        raise ParameterError("indices must be unique. Got some cells more than once.")
+    return array.astype(np.int64)
+
+
+def _is_saved_module(folder: Path) -> bool:
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {*FOLDERS, DESCRIPTION_FILE}
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    file = folder / DESCRIPTION_FILE
+    if not file.exists():
+        return {}
+    try:
+        description = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultError(f"{str(file)!r} cannot be read as JSON: {error}. Save the attention again.") from error
+    if not isinstance(description, dict):
+        raise ResultError(f"{str(file)!r} must hold a JSON object. Got {type(description).__name__} instead.")
+    return description
+
+
+def _display(figures: Any) -> None:
+    """Show figures where there is a notebook; elsewhere they are returned only."""
+    try:
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return
+    if get_ipython() is not None:  # type: ignore[no-untyped-call]  # IPython has no types
+        for figure in figures:
+            display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
