@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: help install run test lint unit real viz ui clean
+.PHONY: help install run test lint unit real viz ui
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +44,3 @@ viz: $(INSTALLED)  ## Look at the pipelines in a browser
 
 ui: $(INSTALLED)  ## Look at the runs in a browser, at http://127.0.0.1:5000/#/experiments/1/runs
 	$(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
-
-clean:  ## Remove what was computed in data/, and the MLflow store (asks nothing)
-	$(BIN)/python -m tissue_crosstalk.outputs --clean

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,38 +14,51 @@ from kedro.pipeline import Pipeline
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.params import FlavoringParams, HubsParams, check_hub_flavor, check_run_time_parameters
 
-logger = logging.getLogger(__name__)
-
 PREFIX = "params:"
 LONGEST_VALUE = 500
 """MLflow's oldest stores take no longer values of parameters."""
 
 
-class ProjectHooks:
-    """Checks parameters before anything runs, and logs them flattened to MLflow."""
+class ParameterChecks:
+    """Refuses parameters that nothing would read, or that contradict each other, before anything else happens."""
+
+    def __init__(self) -> None:
+        self._existing_model: object = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Refuse run-time parameters that nothing would read."""
-        check_run_time_parameters((context._runtime_params or {}).keys())
+        """Check the names of the run-time parameters, and note whether there is an existing model."""
+        given = context._runtime_params or {}
+        check_run_time_parameters(given)
+        self._existing_model = given.get("model") or context.config_loader["globals"].get("model")
 
-    @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Check parameters against each other, and log them."""
-        given = run_params.get("runtime_params") or {}
-        if given.get("model") is not None and "model" in pipeline.all_outputs():
+    @hook_impl(tryfirst=True)  # before kedro-mlflow opens a run, which would stay open
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Check parameters against the pipeline and each other."""
+        if self._existing_model is not None and "model" in pipeline.all_outputs():
             raise ParameterError(
-                f"model={given['model']} names an existing model, but this pipeline trains one. "
+                f"model={self._existing_model} names an existing model, but this pipeline trains one. "
                 "Use --pipelines=attention to start from the model, or leave it out to train."
             )
-        values = {
-            name.removeprefix(PREFIX): catalog.load(name)
-            for name in sorted(pipeline.inputs())
-            if name.startswith(PREFIX)
-        }
-        if isinstance(values.get("flavoring"), FlavoringParams) and isinstance(values.get("hubs"), HubsParams):
-            check_hub_flavor(values["flavoring"], values["hubs"])
-        _log_parameters(values)
+        values = _parameters(pipeline, catalog)
+        flavoring, hubs = values.get("flavoring"), values.get("hubs")
+        if isinstance(flavoring, FlavoringParams) and isinstance(hubs, HubsParams):
+            check_hub_flavor(flavoring, hubs)
+
+
+class ParameterTracking:
+    """Logs the fields of the parameters to MLflow; kedro-mlflow logs a typed block as one text only."""
+
+    @hook_impl(trylast=True)  # after kedro-mlflow has opened the run
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Log the parameters that the pipeline uses."""
+        _log_parameters(_parameters(pipeline, catalog))
+
+
+def _parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:
+    return {
+        name.removeprefix(PREFIX): catalog.load(name) for name in sorted(pipeline.inputs()) if name.startswith(PREFIX)
+    }
 
 
 def _log_parameters(values: Mapping[str, Any]) -> None:

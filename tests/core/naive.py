@@ -261,7 +261,7 @@ def counts_adata(seed: int = 0, n_cells: int = 30, n_genes: int = 6, **obs: Sequ
         obs=pd.DataFrame(
             {
                 "cell_type": pd.Categorical(["ABC"[cell % 3] for cell in range(n_cells)]),
-                "section": ["left" if cell % 2 else "right" for cell in range(n_cells)],
+                "section": pd.Categorical(["left" if cell % 2 else "right" for cell in range(n_cells)]),
                 "radius": generator.uniform(0.1, 0.5, n_cells),
                 **obs,
             },
