@@ -12,7 +12,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.params import FlavoringParams, HubsParams, check_hub_flavor, check_run_time_parameters
+from tissue_crosstalk.params import FlavoringParams, HubsParams, check_hub_flavor, check_run_time_parameters, check_seed
 
 PREFIX = "params:"
 LONGEST_VALUE = 500
@@ -41,6 +41,8 @@ class ParameterChecks:
                 "Use --pipelines=attention to start from the model, or leave it out to train."
             )
         values = _parameters(pipeline, catalog)
+        if "seed" in values:
+            check_seed(values["seed"])
         flavoring, hubs = values.get("flavoring"), values.get("hubs")
         if isinstance(flavoring, FlavoringParams) and isinstance(hubs, HubsParams):
             check_hub_flavor(flavoring, hubs)

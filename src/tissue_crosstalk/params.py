@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from tissue_crosstalk.core import terms
@@ -22,6 +23,16 @@ from tissue_crosstalk.core.simulation import SimulationSettings
 from tissue_crosstalk.core.training import TrainingSettings
 
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+SEPARATOR = "+"
+
+
+def _split_names(value: object) -> object:
+    """Take ``a+b`` for a list: the command line has commas between parameters already."""
+    return value.split(SEPARATOR) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 
 RUN_TIME_PARAMETERS = (
     "tissue",
@@ -87,7 +98,7 @@ class ExtractionParams:
 class FlavoringParams:
     """Block ``flavoring``."""
 
-    flavors: tuple[str, ...] = tuple(FLAVORS)
+    flavors: Names = tuple(FLAVORS)
 
     def __post_init__(self) -> None:
         if not self.flavors:
@@ -115,12 +126,14 @@ class ReportingParams:
     max_distance: float = Field(default=100.0, gt=0)
     bin_size: float = Field(default=5.0, gt=0)
     min_bin_count: int = Field(default=50, ge=1)
-    receivers: tuple[str, ...] | None = None
+    receivers: Names | None = None
     sel_head: int | None = Field(default=None, ge=0)
     plot_histogram: bool = True
     palette: str | tuple[str, ...] | dict[str, str] | None = None
     save_svg: bool = False
 
+
+LARGEST_SEED = 2**32
 
 STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
     {
@@ -145,6 +158,12 @@ def check_run_time_parameters(names: Iterable[str]) -> None:
                 f"unknown run-time parameter {name!r}.{did_you_mean(name, known)} "
                 f"Known are {', '.join(RUN_TIME_PARAMETERS)}, and the blocks {', '.join(STAGE_PARAMS)}."
             )
+
+
+def check_seed(seed: object) -> None:
+    """Raise :class:`ParameterError` unless the seed is a whole number that every generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < LARGEST_SEED:
+        raise ParameterError(f"seed must be a whole number from 0 to {LARGEST_SEED - 1}. Got {seed!r} instead.")
 
 
 def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 from tissue_crosstalk.params import study_name
 
 PROJECT_PATH = Path(__file__).resolve().parents[2]
-TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+# Read once, when the project is loaded: mlflow itself sets this variable for whatever store a session opens, and the
+# next session in the same process must not take that for the team's server.
+TEAM_SERVER = os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def first_given(*values: Any) -> Any:
@@ -24,12 +27,12 @@ def tracking_uri(root: str) -> str:
 
     A relative sqlite path would follow the working directory, so this one is absolute.
     """
-    return os.environ.get(TRACKING_URI) or f"sqlite:///{(PROJECT_PATH / root).resolve().as_posix()}/mlflow.db"
+    return TEAM_SERVER or f"sqlite:///{(PROJECT_PATH / root).resolve().as_posix()}/mlflow.db"
 
 
 def artifact_location(root: str) -> str | None:
     """Return where a store in the project keeps its artifacts; a server knows its own place (null)."""
-    return None if os.environ.get(TRACKING_URI) else (PROJECT_PATH / root / "mlruns").resolve().as_uri()
+    return None if TEAM_SERVER else (PROJECT_PATH / root / "mlruns").resolve().as_uri()
 
 
 RESOLVERS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -1,13 +1,14 @@
 """What the tests compare with: METHOD in plain loops and float64, and small made-up tissues.
 
-Nothing here calls the code under test, but for the classes that hold arguments and for reading the golden files.
+The formulas call nothing of the code under test, but for the classes that hold arguments. The tissues and folders at
+the end are made with it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,40 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
 import torch
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
+from tissue_crosstalk.core.attention import extract_attention
 from tissue_crosstalk.core.checkpoint import load_model
+from tissue_crosstalk.core.extraction import TABLES, extract_tables
+from tissue_crosstalk.core.flavors import weigh
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
-from tissue_crosstalk.core.model_input import prepare_for_model
+from tissue_crosstalk.core.model_input import prepare_for_model, to_anndata
 from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.stored import flavor_attention
+from tissue_crosstalk.core.tables import Shard
 from tissue_crosstalk.core.tissue import PreparedTissue
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, in the modules that import this: threads that wait for each other on tiny arrays, and
+    for the cores that other processes have, take several times as long.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(n_threads)
+
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -318,3 +341,71 @@ def golden() -> Golden:
     with np.load(GOLDEN / "expected.npz", allow_pickle=False) as stored:
         expected = {name: stored[name] for name in stored.files}
     return Golden(model, adata, tissue, neighbors, expected, tissue.in_tissue_order())
+
+
+# --- Attention on disk
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The folders that one extraction and its flavoring write, and what they must hold in the order of the tissue."""
+
+    folder: Path
+    arrays: Mapping[str, Floats]
+    """By flavor, (head, cell, neighbor) in the rows of the prepared tissue."""
+
+    def open(self, name: str) -> pads.Dataset:
+        return pads.dataset(str(self.folder / name), format="parquet", partitioning="hive")
+
+    @property
+    def attention_patterns(self) -> pads.Dataset:
+        return self.open("attention_patterns")
+
+    @property
+    def nn_idxs(self) -> pads.Dataset:
+        return self.open("nn_idxs")
+
+    @property
+    def nn_dists(self) -> pads.Dataset:
+        return self.open("nn_dists")
+
+    @property
+    def sender_norms(self) -> pads.Dataset:
+        return self.open("sender_norms")
+
+    @property
+    def cells(self) -> pads.Dataset:
+        return self.open("cells")
+
+    @property
+    def flavored(self) -> pads.Dataset:
+        return self.open("flavored")
+
+
+def write_shard(folder: Path, shard: Shard) -> None:
+    file = folder / shard.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(shard.table, file)
+
+
+def stored_attention(
+    folder: Path,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    model: CrosstalkModel,
+    *,
+    cells_per_shard: int = 13,
+    flavors: Sequence[str] = ("vanilla",),
+) -> Stored:
+    """Extract the attention of a tissue into folders, and its flavors beside it."""
+    for shards in extract_tables(to_anndata(tissue, neighbors), model, cells_per_shard=cells_per_shard, progress=False):
+        for name, shard in zip(TABLES, shards, strict=True):
+            write_shard(folder / name, shard)
+    (whole,) = extract_attention(model.network, tissue, neighbors, cells_per_shard=tissue.n_cells)
+    arrays = {flavor: weigh(whole.patterns, whole.norms, neighbors.idx, flavor) for flavor in flavors}
+    stored = Stored(folder, arrays)
+    for shard in flavor_attention(
+        stored.attention_patterns, stored.nn_idxs, stored.sender_norms, stored.cells, flavors
+    ):
+        write_shard(folder / "flavored", shard)
+    return stored

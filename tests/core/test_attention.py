@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from naive import TINY, golden, made_tissue, naive_network, random_network, random_tissue
+from naive import (
+    TINY,
+    golden,
+    made_tissue,
+    naive_network,
+    one_thread,  # noqa: F401  # autouse
+    random_network,
+    random_tissue,
+)
 
 from tissue_crosstalk.core import network as network_module
 from tissue_crosstalk.core.attention import ShardAttention, compute_shard, extract_attention, predict, shards

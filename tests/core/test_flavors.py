@@ -7,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from naive import TINY, golden, naive_norms, random_network, random_tissue
+from naive import (
+    TINY,
+    golden,
+    naive_norms,
+    one_thread,  # noqa: F401  # autouse
+    random_network,
+    random_tissue,
+)
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.attention import extract_attention

@@ -7,7 +7,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from naive import TINY, Naive, naive_network, naive_weights, random_network, res_mlp
+from naive import (
+    TINY,
+    Naive,
+    naive_network,
+    naive_weights,
+    one_thread,  # noqa: F401  # autouse
+    random_network,
+    res_mlp,
+)
 
 from tissue_crosstalk.core import network as network_module
 from tissue_crosstalk.core.errors import ParameterError

@@ -1,0 +1,412 @@
+"""Attention in parquet folders: back as it was written, and refused where folders do not belong together."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from naive import (
+    Stored,
+    one_thread,  # noqa: F401  # autouse
+    random_model,
+    random_network,
+    random_tissue,
+    stored_attention,
+)
+
+from tissue_crosstalk.core.errors import ParameterError, ResultError
+from tissue_crosstalk.core.extraction import extract_tables
+from tissue_crosstalk.core.flavors import FLAVORS
+from tissue_crosstalk.core.hubs import HubSettings, find_hubs
+from tissue_crosstalk.core.model_input import to_anndata
+from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
+from tissue_crosstalk.core.stored import (
+    Cells,
+    attention_sizes,
+    check_same_tissue,
+    find_stored_hubs,
+    flavor_attention,
+    hub_of_cells,
+    read_norms,
+    read_shards,
+    stored_flavors,
+    strongest_head,
+)
+from tissue_crosstalk.core.tissue import PreparedTissue
+
+N_NEIGHBORS = 13
+
+
+def made(seed: int = 1) -> tuple[PreparedTissue, Neighbors]:
+    """Return a tissue of 36 cells in two sections, with awkward names and padded slots."""
+    tissue = random_tissue(seed, n_cells=36, n_sections=2)
+    tissue = replace(
+        tissue,
+        cell_types=("NK/T", "B, naive", "flavor=vanilla"),
+        section_names=("slide/1", "slide 2"),
+        cell_names=np.array([f"run{seed}/cell {position}" for position in tissue.positions], dtype=object),
+    )
+    return tissue, find_neighbors(tissue, N_NEIGHBORS, pad=True)
+
+
+TISSUE, NEIGHBORS = made()
+BACK = TISSUE.in_tissue_order()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """Return one extraction with all flavors, in three shards. Not to be changed."""
+    folder = tmp_path_factory.mktemp("kept")
+    return stored_attention(folder, TISSUE, NEIGHBORS, random_model(TISSUE, N_NEIGHBORS), flavors=list(FLAVORS))
+
+
+@pytest.fixture
+def stored(kept: Stored, tmp_path: Path) -> Stored:
+    """Return a copy of it to spoil."""
+    shutil.copytree(kept.folder, tmp_path / "stored")
+    return replace(kept, folder=tmp_path / "stored")
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """Return the extraction of another tissue, in as many shards of as many cells."""
+    tissue, neighbors = made(2)
+    return stored_attention(tmp_path_factory.mktemp("other"), tissue, neighbors, random_model(tissue, N_NEIGHBORS))
+
+
+def by_position(shards_of: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
+    """Put shards of (receivers, array) together in the order of the tissue."""
+    receivers = np.concatenate([receivers for receivers, _ in shards_of])
+    assert np.sort(receivers).tolist() == list(range(36))
+    return np.take(np.concatenate([array for _, array in shards_of], axis=axis), np.argsort(receivers), axis=axis)
+
+
+# --- Round trips
+
+
+def test_cells_come_back_in_the_order_of_the_tissue(kept: Stored) -> None:
+    cells = Cells.read(kept.cells)
+    assert cells.names.tolist() == TISSUE.cell_names[BACK].tolist()
+    assert [cells.cell_types[label] for label in cells.labels] == [TISSUE.cell_types[k] for k in TISSUE.labels[BACK]]
+    assert cells.cell_types == TISSUE.cell_types
+    assert cells.section_names == TISSUE.section_names
+    np.testing.assert_array_equal(cells.sections, TISSUE.sections[BACK])
+    np.testing.assert_array_equal(cells.coordinates, TISSUE.coordinates[BACK])
+    assert (cells.labels.dtype, cells.sections.dtype, cells.names.dtype) == (np.int16, np.int32, object)
+
+
+def test_cells_survive_their_own_table(kept: Stored, tmp_path: Path) -> None:
+    cells = Cells.read(kept.cells)
+    pq.write_table(cells.table(), tmp_path / "cells.parquet")
+    again = Cells.read(pads.dataset(str(tmp_path / "cells.parquet")))
+    assert again.names.tolist() == cells.names.tolist()
+    assert (again.cell_types, again.section_names) == (cells.cell_types, cells.section_names)
+    for name in ("labels", "sections", "coordinates"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(cells, name))
+
+
+def test_types_that_the_tissue_lacks_stay(tmp_path: Path) -> None:
+    tissue = replace(TISSUE, cell_types=(*TISSUE.cell_types, "lacking"))
+    stored = stored_attention(tmp_path, tissue, NEIGHBORS, random_model(tissue, N_NEIGHBORS))
+    assert Cells.read(stored.cells).cell_types == tissue.cell_types
+
+
+def test_three_axes_come_back(tmp_path: Path) -> None:
+    tissue = random_tissue(3, axes=3)
+    stored = stored_attention(tmp_path, tissue, find_neighbors(tissue, 3), random_model(tissue, 3))
+    cells = Cells.read(stored.cells)
+    np.testing.assert_array_equal(cells.coordinates, tissue.coordinates[tissue.in_tissue_order()])
+
+
+def test_sections_of_cells(kept: Stored, tmp_path: Path) -> None:
+    """By name; None where there is one section or none."""
+    sections = Cells.read(kept.cells).section_of_cells()
+    assert sections is not None
+    assert sections.tolist() == [TISSUE.section_names[part] for part in TISSUE.sections[BACK]]
+    tissue = random_tissue(4)
+    plain = stored_attention(tmp_path, tissue, find_neighbors(tissue, 3), random_model(tissue, 3))
+    assert Cells.read(plain.cells).section_of_cells() is None
+
+
+def test_attention_and_neighbors_come_back(kept: Stored) -> None:
+    cells = Cells.read(kept.cells)
+    shards = list(read_shards(kept.attention_patterns, kept.nn_idxs, cells, nn_dists=kept.nn_dists))
+    assert len(shards) == 3
+    attention = by_position([(shard.receivers, shard.attention) for shard in shards], axis=1)
+    np.testing.assert_array_equal(attention, kept.arrays["vanilla"][:, BACK])
+    idx = by_position([(shard.receivers, shard.nn_idx) for shard in shards], axis=0)
+    expected = np.where(NEIGHBORS.idx < 0, -1, TISSUE.positions[NEIGHBORS.idx])[BACK]
+    np.testing.assert_array_equal(idx, expected)
+    dist = by_position([(shard.receivers, shard.nn_dist) for shard in shards if shard.nn_dist is not None], axis=0)
+    np.testing.assert_array_equal(dist, NEIGHBORS.dist[BACK])
+    labels = by_position([(shard.receivers, shard.sender_labels(cells)) for shard in shards], axis=0)
+    np.testing.assert_array_equal(labels, NEIGHBORS.labels(TISSUE.labels)[BACK])
+
+
+def test_distances_are_read_when_asked_for(kept: Stored) -> None:
+    shards = read_shards(kept.attention_patterns, kept.nn_idxs, Cells.read(kept.cells))
+    assert all(shard.nn_dist is None for shard in shards)
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_flavors_come_back(kept: Stored, flavor: str) -> None:
+    shards = read_shards(kept.flavored, kept.nn_idxs, Cells.read(kept.cells), flavor=flavor)
+    attention = by_position([(shard.receivers, shard.attention) for shard in shards], axis=1)
+    np.testing.assert_allclose(attention, kept.arrays[flavor][:, BACK], rtol=1e-6)
+    assert (attention[:, NEIGHBORS.idx[BACK] < 0] == 0).all()
+
+
+def test_norms_come_back(kept: Stored) -> None:
+    norms = read_norms(kept.sender_norms, Cells.read(kept.cells))
+    present = NEIGHBORS.idx[BACK] >= 0
+    idx = np.where(present, TISSUE.positions[NEIGHBORS.idx[BACK]], 0)
+    for name, flavor in {"value_norm": "value-weighted", "gene_norm": "gene-weighted"}.items():
+        product = kept.arrays["vanilla"][:, BACK] * norms[name][idx].transpose(2, 0, 1)
+        np.testing.assert_allclose(product[:, present], kept.arrays[flavor][:, BACK][:, present], rtol=1e-6)
+
+
+def test_shards_do_not_matter(kept: Stored, tmp_path: Path) -> None:
+    whole = stored_attention(tmp_path, TISSUE, NEIGHBORS, random_model(TISSUE, N_NEIGHBORS), cells_per_shard=99)
+    for one, other in zip(
+        strongest_head(kept.flavored, kept.nn_idxs, Cells.read(kept.cells), "vanilla"),
+        strongest_head(whole.flavored, whole.nn_idxs, Cells.read(whole.cells), "vanilla"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pandas_reads_the_folders(kept: Stored) -> None:
+    """Without this project: numbers and categories, flavors as a column."""
+    flavored = pd.read_parquet(kept.folder / "flavored")
+    assert "object" not in set(flavored.dtypes.astype(str))
+    assert flavored["flavor"].value_counts().to_dict() == dict.fromkeys(FLAVORS, 72)
+    patterns = pd.read_parquet(kept.folder / "attention_patterns")
+    assert "object" not in set(patterns.dtypes.astype(str))
+    assert set(patterns["label"]) == set(TISSUE.cell_types)
+    one = patterns[(patterns["cell_idx"] == TISSUE.cell_names[5]) & (patterns["head_idx"] == 1)]
+    assert one[[f"neighbor_{slot}" for slot in range(N_NEIGHBORS)]].to_numpy().tolist() == [
+        kept.arrays["vanilla"][1, 5].tolist()
+    ]
+
+
+def test_flavored_shards_say_where_they_go(kept: Stored) -> None:
+    arguments = kept.attention_patterns, kept.nn_idxs, kept.sender_norms, kept.cells
+    shards = list(flavor_attention(*arguments, ["gene-weighted", "vanilla"]))
+    assert [(shard.index, shard.count) for shard in shards] == [(index, 6) for index in range(6)]
+    assert [shard.file for shard in shards[:3]] == [
+        "flavor=gene-weighted/part-00000.parquet",
+        "flavor=vanilla/part-00000.parquet",
+        "flavor=gene-weighted/part-00001.parquet",
+    ]
+
+
+def test_stored_flavors_are_those_there_are(kept: Stored, stored: Stored) -> None:
+    assert stored_flavors(kept.flavored) == list(FLAVORS)
+    shutil.rmtree(stored.folder / "flavored" / "flavor=vanilla")
+    assert stored_flavors(stored.flavored) == ["value-weighted", "info-weighted", "gene-weighted"]
+
+
+def test_sizes(kept: Stored) -> None:
+    sizes = attention_sizes(kept.attention_patterns, kept.cells)
+    assert sizes == {"cells": 36, "heads": 2, "neighbors": N_NEIGHBORS, "cell types": 3}
+
+
+def test_the_strongest_head_is_the_maximum(kept: Stored) -> None:
+    receivers, strength, nn_idx = strongest_head(kept.flavored, kept.nn_idxs, Cells.read(kept.cells), "info-weighted")
+    assert receivers.tolist() == list(range(36))
+    np.testing.assert_allclose(strength, kept.arrays["info-weighted"].max(axis=0)[BACK], rtol=1e-6)
+    np.testing.assert_array_equal(nn_idx, np.where(NEIGHBORS.idx < 0, -1, TISSUE.positions[NEIGHBORS.idx])[BACK])
+
+
+# --- Hubs
+
+
+@pytest.mark.parametrize("settings", [HubSettings(n_clusters=3), HubSettings(0.7, counting="in_degree")], ids=str)
+def test_stored_hubs_equal_those_of_the_arrays(kept: Stored, settings: HubSettings) -> None:
+    table, selection = find_stored_hubs(kept.flavored, kept.nn_idxs, kept.cells, "vanilla", settings)
+    hubs = find_hubs(
+        kept.arrays["vanilla"].max(axis=0),
+        NEIGHBORS.idx,
+        TISSUE.labels,
+        NEIGHBORS.labels(TISSUE.labels),
+        TISSUE.cell_types,
+        settings,
+    )
+    expected = hubs.table(TISSUE.cell_names, TISSUE.cell_types).iloc[BACK]
+    pd.testing.assert_frame_equal(table, expected)
+    assert selection["flavor"] == "vanilla"
+    assert selection["n_clusters"] == hubs.n_clusters
+    assert selection["thresholds"] == pytest.approx(dict(hubs.thresholds))
+    assert selection["silhouette"] == pytest.approx({str(k): value for k, value in hubs.silhouette.items()})
+
+
+def test_hubs_of_cells_in_the_order_of_the_tissue(kept: Stored) -> None:
+    hubs = pd.DataFrame({"hub_cluster": np.arange(36, dtype=np.int32)}, index=TISSUE.cell_names)
+    assert hub_of_cells(hubs, Cells.read(kept.cells)).tolist() == BACK.tolist()
+
+
+@pytest.mark.parametrize("change", ["fewer", "others"])
+def test_hubs_of_other_cells_are_refused(kept: Stored, change: str) -> None:
+    names = TISSUE.cell_names[:-1] if change == "fewer" else [*TISSUE.cell_names[:-1], "stranger"]
+    hubs = pd.DataFrame({"hub_cluster": 0}, index=names)
+    with pytest.raises(
+        ResultError, match=r"^the hubs are of other cells than the attention\. Run the stage 'hubs' again"
+    ):
+        hub_of_cells(hubs, Cells.read(kept.cells))
+
+
+# --- Folders that do not belong together
+
+
+def drop_shard(stored: Stored, name: str, number: int = 1) -> None:
+    sorted((stored.folder / name).rglob("*.parquet"))[number].unlink()
+
+
+def exchange(stored: Stored, other: Stored, name: str) -> None:
+    shutil.rmtree(stored.folder / name)
+    shutil.copytree(other.folder / name, stored.folder / name)
+
+
+def read_all(stored: Stored) -> None:
+    cells = Cells.read(stored.cells)
+    list(read_shards(stored.attention_patterns, stored.nn_idxs, cells, nn_dists=stored.nn_dists))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("attention_patterns", "attention_patterns has 2 shards and nn_idxs has 3"),
+        ("nn_idxs", "attention_patterns has 3 shards and nn_idxs has 2"),
+    ],
+)
+def test_missing_shards_are_counted(stored: Stored, name: str, words: str) -> None:
+    drop_shard(stored, name)
+    with pytest.raises(ResultError) as caught:
+        read_all(stored)
+    assert str(caught.value).startswith(words)
+    assert str(caught.value).endswith("Run the extraction again.")
+
+
+def test_missing_shards_of_distances_are_named(stored: Stored) -> None:
+    drop_shard(stored, "nn_dists")
+    with pytest.raises(ResultError, match="nn_dists"):
+        read_all(stored)
+
+
+def test_missing_shards_of_a_flavor_are_named(stored: Stored) -> None:
+    drop_shard(stored, "flavored/flavor=gene-weighted")
+    with pytest.raises(ResultError, match=r"^attention of flavor 'gene-weighted' has 2 shards and nn_idxs has 3"):
+        strongest_head(stored.flavored, stored.nn_idxs, Cells.read(stored.cells), "gene-weighted")
+
+
+def test_a_flavor_that_is_not_there_is_named(kept: Stored, other_run: Stored) -> None:
+    with pytest.raises(ResultError, match=r"^attention of flavor 'info-weighted' has 0 shards and nn_idxs has 3"):
+        strongest_head(other_run.flavored, other_run.nn_idxs, Cells.read(other_run.cells), "info-weighted")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_missing_cells_are_refused(stored: Stored, number: int) -> None:
+    drop_shard(stored, "cells", number)
+    with pytest.raises(ResultError) as caught:
+        read_all(stored)
+    assert "table 'cells'" in str(caught.value)
+    assert str(caught.value).lower().endswith("run the extraction again.")
+
+
+def test_missing_sender_norms_are_refused(stored: Stored) -> None:
+    """Rather than flavors in which some attention is not a number."""
+    drop_shard(stored, "sender_norms")
+    arguments = stored.attention_patterns, stored.nn_idxs, stored.sender_norms, stored.cells
+    with pytest.raises(ResultError, match="sender_norms"):
+        list(flavor_attention(*arguments, ["value-weighted"]))
+
+
+@pytest.mark.parametrize("name", ["attention_patterns", "nn_idxs", "nn_dists"])
+def test_a_folder_of_another_tissue_is_refused(stored: Stored, other_run: Stored, name: str) -> None:
+    exchange(stored, other_run, name)
+    with pytest.raises(
+        ResultError, match=r"^shard 0 of the tables holds different cells: they are of different runs\.$"
+    ):
+        read_all(stored)
+
+
+def test_cells_of_another_tissue_are_refused(stored: Stored, other_run: Stored) -> None:
+    exchange(stored, other_run, "cells")
+    with pytest.raises(ResultError) as caught:
+        read_all(stored)
+    assert str(caught.value) == (
+        "the tables hold cells that table 'cells' does not know: they are of different runs. Run the extraction again."
+    )
+
+
+def test_norms_of_another_tissue_are_refused(stored: Stored, other_run: Stored) -> None:
+    exchange(stored, other_run, "sender_norms")
+    arguments = stored.attention_patterns, stored.nn_idxs, stored.sender_norms, stored.cells
+    with pytest.raises(ResultError, match="they are of different runs"):
+        list(flavor_attention(*arguments, ["value-weighted"]))
+
+
+def test_shards_in_another_order_are_refused(stored: Stored) -> None:
+    folder = stored.folder / "nn_idxs"
+    (folder / "part-00000.parquet").rename(folder / "part-00009.parquet")
+    with pytest.raises(ResultError, match="shard 0 of the tables holds different cells"):
+        read_all(stored)
+
+
+def test_a_repeated_position_is_refused(stored: Stored) -> None:
+    file = stored.folder / "cells" / "part-00001.parquet"
+    table = pq.read_table(file)
+    positions = table.column("position").to_numpy().copy()
+    positions[0] = positions[1]
+    pq.write_table(table.set_column(0, "position", pa.array(positions)), file)
+    with pytest.raises(ResultError) as caught:
+        Cells.read(stored.cells)
+    assert str(caught.value) == (
+        "table 'cells' must hold every position from 0 to 35 once. Some are missing or repeated; run the "
+        "extraction again."
+    )
+
+
+def test_unknown_flavors_are_refused_before_anything_is_read(kept: Stored) -> None:
+    arguments = kept.attention_patterns, kept.nn_idxs, kept.sender_norms, kept.cells
+    with pytest.raises(ParameterError, match=r"^unknown flavor 'gene-wieghted'\. Did you mean 'gene-weighted'\?"):
+        next(flavor_attention(*arguments, ["vanilla", "gene-wieghted"]))
+
+
+def test_the_tissue_must_be_the_one_of_the_results(kept: Stored) -> None:
+    cells, names = Cells.read(kept.cells), TISSUE.cell_names[BACK]
+    check_same_tissue(cells, names)
+    check_same_tissue(cells, list(names))
+    for others in (names[:-1], names[::-1], [*names[:-1], "stranger"]):
+        with pytest.raises(ResultError) as caught:
+            check_same_tissue(cells, others)
+        assert str(caught.value).startswith(
+            f"the results are of another tissue: they hold 36 cells, the tissue {len(others)}, or their names differ."
+        )
+
+
+def test_a_model_input_for_another_model_is_refused() -> None:
+    model = random_model(TISSUE, N_NEIGHBORS)
+    for change in (
+        {"genes": model.genes[::-1]},
+        {"cell_types": model.cell_types[::-1]},
+        {"genes": (*model.genes, "more"), "network": random_network(7, 3)},
+    ):
+        with pytest.raises(
+            ResultError, match="the model input was prepared for another model: it has 6 genes and 3 cell"
+        ):
+            next(
+                extract_tables(
+                    to_anndata(TISSUE, NEIGHBORS),
+                    replace(model, **change),  # type: ignore[arg-type]
+                    cells_per_shard=99,
+                    progress=False,
+                )
+            )

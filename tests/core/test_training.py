@@ -1,0 +1,443 @@
+"""Training: the loss against plain loops, the schedule by hand, and the same numbers for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from naive import (
+    TINY,
+    made_tissue,
+    naive_network,
+    naive_weights,
+    one_thread,  # noqa: F401  # autouse
+    random_network,
+    random_tissue,
+)
+from scipy import sparse
+
+from tissue_crosstalk.core import training
+from tissue_crosstalk.core.attention import predict
+from tissue_crosstalk.core.errors import ParameterError, TrainingError
+from tissue_crosstalk.core.model import CrosstalkModel
+from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
+from tissue_crosstalk.core.tissue import PreparedTissue
+from tissue_crosstalk.core.training import TrainingSettings, patch_batches, train_model
+
+SHORT = TrainingSettings(max_epochs=3, batch_size=16, patch_size=4, attention_penalty_start=1, attention_penalty_end=2)
+
+
+def tissue_with_neighbors(seed: int = 0, n_cells: int = 60) -> tuple[PreparedTissue, Neighbors]:
+    tissue = random_tissue(seed, n_cells=n_cells)
+    return tissue, find_neighbors(tissue, 4)
+
+
+def trained(settings: TrainingSettings = SHORT, seed: int = 1) -> tuple[CrosstalkModel, pd.DataFrame]:
+    return train_model(*tissue_with_neighbors(), TINY, settings, seed=seed, progress=False)
+
+
+@cache
+def trained_short() -> tuple[CrosstalkModel, pd.DataFrame]:
+    return trained()
+
+
+def held_out(n_cells: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells train_model trains on, and which it holds out, for a seed."""
+    split, *_ = np.random.SeedSequence(seed).spawn(3)
+    return training._split(n_cells, fraction, np.random.default_rng(split))
+
+
+# --- Settings
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be at least 1. Got 0 instead."),
+        ({"batch_size": 0}, "batch_size must be at least 1. Got 0 instead."),
+        ({"patch_size": -1}, "patch_size must be at least 1. Got -1 instead."),
+        ({"patience": 0}, "patience must be at least 1. Got 0 instead."),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0. Got 0.0 instead."),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0. Got nan instead."),
+        ({"adam_eps": 0.0}, "adam_eps must be above 0. Got 0.0 instead."),
+        ({"weight_decay": -1e-6}, "weight_decay must be at least 0. Got -1e-06 instead."),
+        ({"value_l1_penalty": -1.0}, "value_l1_penalty must be at least 0. Got -1.0 instead."),
+        ({"attention_penalty_from": -1.0}, "attention_penalty_from must be at least 0. Got -1.0 instead."),
+        ({"attention_penalty_to": -1.0}, "attention_penalty_to must be at least 0. Got -1.0 instead."),
+        ({"validation_fraction": 0.0}, "validation_fraction must be above 0 and at most 0.9. Got 0.0 instead."),
+        ({"validation_fraction": 0.95}, "validation_fraction must be above 0 and at most 0.9. Got 0.95 instead."),
+        ({"neighbor_dropout": 1.0}, "neighbor_dropout must be at least 0 and below 1. Got 1.0 instead."),
+        ({"neighbor_dropout": -0.1}, "neighbor_dropout must be at least 0 and below 1. Got -0.1 instead."),
+        ({"attention_penalty_start": -1}, "attention_penalty_start must be at least 0. Got -1 instead."),
+        (
+            {"attention_penalty_start": 9, "attention_penalty_end": 8},
+            "attention_penalty_end must be at least 9. Got 8 instead.",
+        ),
+    ],
+)
+def test_settings_say_what_is_wrong(given: dict[str, float], words: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        TrainingSettings(**given)  # type: ignore[arg-type]
+    assert str(caught.value) == words
+
+
+def test_attention_penalty_by_hand() -> None:
+    """0 before epoch 10, then linear from 1e-6 to 1e-3 until 30, then constant."""
+    settings = TrainingSettings()
+    for epoch, expected in {
+        0: 0.0,
+        9: 0.0,
+        10: 1e-6,
+        15: 1e-6 + 0.25 * 999e-6,
+        20: 0.5005e-3,
+        29: 1e-6 + 0.95 * 999e-6,
+        30: 1e-3,
+        1000: 1e-3,
+    }.items():
+        assert settings.attention_penalty(epoch) == pytest.approx(expected, rel=1e-12), epoch
+
+
+def test_attention_penalty_without_a_ramp() -> None:
+    settings = TrainingSettings(attention_penalty_start=5, attention_penalty_end=5, attention_penalty_to=0.5)
+    assert [settings.attention_penalty(epoch) for epoch in (4, 5, 6)] == [0.0, 0.5, 0.5]
+
+
+# --- The loss
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_loss_terms_equal_the_formulas(padded: bool, dropout: float) -> None:
+    if padded:
+        tissue = random_tissue(2, n_cells=24, n_sections=2)
+        neighbors = find_neighbors(tissue, 9, pad=True)
+        assert (neighbors.idx < 0).any()
+    else:
+        tissue, neighbors = tissue_with_neighbors(2, 24)
+    network, batch = random_network(6, 3), np.array([20, 3, 4, 17, 11])
+    masked = torch.rand((5, neighbors.idx.shape[1]), generator=torch.Generator().manual_seed(7)).numpy() < dropout
+    with torch.inference_mode():
+        losses = training._losses(network, tissue, neighbors, batch, dropout, torch.Generator().manual_seed(7))
+    expression = tissue.expression.toarray()
+    naive = naive_network(
+        network, expression, tissue.labels[batch], neighbors.idx[batch], neighbors.dist[batch], masked
+    )
+    reconstruction = 0.5 * ((naive.prediction - expression[batch]) ** 2).sum(axis=1)
+    assert float(losses.reconstruction) == pytest.approx(reconstruction.mean(), rel=1e-4)
+    assert float(losses.entropy) == pytest.approx(naive.entropy.mean(), rel=1e-4)
+    assert float(losses.value_l1) == pytest.approx(naive.value_l1.mean(), rel=1e-4)
+
+
+def test_entropy_by_hand() -> None:
+    """Weights of zero: all scores are 0, so K neighbors and a dummy of score 0 share alike: log(K + 1)."""
+    tissue, neighbors = tissue_with_neighbors()
+    network = random_network(6, 3, replace(TINY, attention_dummy_score=0.0, pos_coef_offset=-1e4))
+    network.attention_layer.W_Q.zero_()
+    network.attention_layer.b_Q.zero_()
+    losses = training._losses(network, tissue, neighbors, np.arange(10))
+    assert float(losses.entropy) == pytest.approx(np.log(5), rel=1e-6)
+
+
+def test_a_masked_neighbor_leaves_no_gradient_that_is_not_finite() -> None:
+    tissue = random_tissue(3, n_cells=24, n_sections=2)
+    neighbors = find_neighbors(tissue, 9, pad=True)
+    network = random_network(6, 3).requires_grad_(True)
+    losses = training._losses(network, tissue, neighbors, np.arange(24), 0.7, torch.Generator().manual_seed(0))
+    (losses.reconstruction + losses.entropy + losses.value_l1).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+def test_a_batch_without_any_neighbor_has_a_loss() -> None:
+    """Such as one from a section of a single type, where padding is allowed: what the type alone says."""
+    tissue = made_tissue(
+        np.arange(16).reshape(8, 2),
+        [0, 0, 0, 0, 0, 1, 0, 1],
+        sections=[0] * 4 + [1] * 4,
+        expression=np.random.default_rng(0).poisson(2, (8, 6)),
+    )
+    neighbors = find_neighbors(tissue, 2, pad=True)
+    network, batch = random_network(6, 2), np.arange(4)
+    losses = training._losses(network, tissue, neighbors, batch)
+    expression = tissue.expression.toarray()
+    naive = naive_network(network, expression, tissue.labels[batch], neighbors.idx[batch], neighbors.dist[batch])
+    reconstruction = 0.5 * ((naive.prediction - expression[batch]) ** 2).sum(axis=1)
+    assert float(losses.reconstruction) == pytest.approx(reconstruction.mean(), rel=1e-4)
+    assert float(losses.entropy) == pytest.approx(0.0, abs=1e-9)
+    assert float(losses.value_l1) == 0.0
+
+
+# --- Patches
+
+
+def batches_of(
+    coordinates: np.ndarray, sections: np.ndarray, cells: np.ndarray, batch_size: int, patch_size: int, seed: int = 0
+) -> list[np.ndarray]:
+    return list(patch_batches(coordinates, sections, cells, batch_size, patch_size, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize(("batch_size", "patch_size"), [(32, 8), (30, 7), (5, 8), (1000, 1000), (32, 1), (1, 1)])
+def test_batches_hold_every_cell_once(batch_size: int, patch_size: int, axes: int) -> None:
+    generator = np.random.default_rng(1)
+    cells = np.sort(generator.permutation(300)[:200])
+    sections = generator.integers(0, 3, 300).astype(np.int32)
+    batches = batches_of(generator.uniform(0, 9, (300, axes)), sections, cells, batch_size, patch_size)
+    assert np.sort(np.concatenate(batches)).tolist() == cells.tolist()
+    assert len(batches) == -(-200 // batch_size)
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_patch_holds_cells_of_one_section(seed: int) -> None:
+    """Though sections overlap: in the order of a batch, the section changes at the ends of patches alone."""
+    coordinates = np.random.default_rng(seed).uniform(0, 9, (400, 2))
+    sections = (np.arange(400) % 2).astype(np.int32)
+    (whole,) = batches_of(coordinates, sections, np.arange(400), 1000, 1000, seed)
+    # A section of fewer cells than a patch is cut at two offsets at most: 4 patches, 8 of both.
+    assert np.count_nonzero(np.diff(sections[whole])) <= 7
+    (small,) = batches_of(coordinates, sections, np.arange(400), 1000, 20, seed)
+    # 200 cells of a section in strips of 63: 5 strips at most, of 20 cells each and one cut more: 25 at most.
+    assert np.count_nonzero(np.diff(sections[small])) <= 49  # 200 if they were mixed
+
+
+def test_patches_are_compact() -> None:
+    """Cells that follow each other are near; in a random order they are 520 apart."""
+    coordinates = np.random.default_rng(2).uniform(0, 1000, (1000, 2))
+    sections, cells = np.zeros(1000, np.int32), np.arange(1000)
+
+    def step(patch_size: int) -> float:
+        (order,) = batches_of(coordinates, sections, cells, 1000, patch_size)
+        return float(np.median(np.linalg.norm(np.diff(coordinates[order], axis=0), axis=1)))
+
+    assert step(50) < 150
+    assert step(1) > 400
+
+
+@pytest.mark.parametrize("patch_size", [1, 8])
+def test_batches_differ_between_epochs_and_repeat_with_the_seed(patch_size: int) -> None:
+    coordinates, sections = np.random.default_rng(3).uniform(0, 9, (100, 2)), np.zeros(100, np.int32)
+    epochs = []
+    for _ in range(2):
+        generator = np.random.default_rng(9)
+        epochs.append(
+            [
+                [
+                    batch.tolist()
+                    for batch in patch_batches(coordinates, sections, np.arange(100), 16, patch_size, generator)
+                ]
+                for _ in range(3)
+            ]
+        )
+    assert epochs[0] == epochs[1]
+    first, second, third = ({frozenset(batch) for batch in epoch} for epoch in epochs[0])
+    assert not first & second
+    assert not second & third
+
+
+# --- Training
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    (one, history), (other, again) = trained_short(), trained()
+    weights, others = one.network.state_dict(), other.network.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+
+
+def test_another_seed_gives_another_model() -> None:
+    one, other = trained_short()[0].network, trained(seed=2)[0].network
+    assert not torch.equal(one.attention_layer.W_V, other.attention_layer.W_V)
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    states = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002  # which is what this is about
+    trained()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    after = np.random.get_state()  # noqa: NPY002
+    assert (after[1] == states[1][1]).all()
+    assert after[2:] == states[1][2:]
+
+
+def test_the_global_random_state_has_no_influence() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        model, _ = trained()
+    assert torch.equal(model.network.attention_layer.W_V, trained_short()[0].network.attention_layer.W_V)
+
+
+def test_the_model_knows_what_it_was_trained_on() -> None:
+    tissue, _ = tissue_with_neighbors()
+    model, _ = trained_short()
+    assert (model.genes, model.cell_types, model.n_neighbors) == (tissue.genes, tissue.cell_types, 4)
+    assert (model.keys, model.preprocessing, model.origin) == (tissue.keys, tissue.preprocessing, "tissue-crosstalk")
+    assert not model.network.training
+    assert not any(parameter.requires_grad for parameter in model.network.parameters())
+
+
+def test_history_has_a_row_per_epoch() -> None:
+    _, history = trained_short()
+    assert list(history.columns) == [
+        "epoch",
+        "train_loss",
+        "train_reconstruction",
+        "train_entropy",
+        "train_value_l1",
+        "validation_reconstruction",
+        "attention_penalty",
+    ]
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["attention_penalty"].tolist() == [0.0, 1e-6, 1e-3]
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    settings = replace(SHORT, value_l1_penalty=0.3, attention_penalty_from=0.2, attention_penalty_to=0.7)
+    _, history = trained(settings)
+    expected = (
+        history["train_reconstruction"]
+        + history["attention_penalty"] * history["train_entropy"]
+        + 0.3 * history["train_value_l1"]
+    )
+    np.testing.assert_allclose(history["train_loss"], expected, rtol=1e-5)
+    assert history["attention_penalty"].tolist() == [0.0, 0.2, 0.7]
+
+
+def test_training_lowers_the_loss() -> None:
+    _, history = trained(replace(SHORT, max_epochs=12, learning_rate=0.01))
+    assert history["train_reconstruction"].iloc[-1] < 0.8 * history["train_reconstruction"].iloc[0]
+
+
+def test_type_profiles_are_the_means_of_the_training_cells() -> None:
+    tissue, _ = tissue_with_neighbors()
+    training_cells, _ = held_out(tissue.n_cells, SHORT.validation_fraction, seed=1)
+    expression, labels = tissue.expression.toarray()[training_cells], tissue.labels[training_cells]
+    profiles = trained_short()[0].network.ct_profiles.numpy()
+    for label in range(3):
+        np.testing.assert_allclose(profiles[label], expression[labels == label].mean(axis=0), rtol=1e-5)
+
+
+def test_a_type_of_which_all_cells_are_held_out_has_its_own_mean() -> None:
+    tissue, _ = tissue_with_neighbors()
+    _, validation = held_out(60, SHORT.validation_fraction, seed=1)
+    labels = tissue.labels.copy()
+    labels[labels == 2] = 0
+    labels[validation[:2]] = 2
+    tissue = replace(tissue, labels=labels)
+    model, _ = train_model(tissue, find_neighbors(tissue, 4), TINY, SHORT, seed=1, progress=False)
+    expected = tissue.expression.toarray()[validation[:2]].mean(axis=0)
+    np.testing.assert_allclose(model.network.ct_profiles[2].numpy(), expected, rtol=1e-5)
+
+
+def test_a_type_without_any_cell_has_a_profile_of_zeros() -> None:
+    """Such as one of a model's types that a tissue lacks."""
+    tissue, neighbors = tissue_with_neighbors()
+    tissue = replace(tissue, cell_types=("A", "B", "C", "none"))
+    model, _ = train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)
+    assert (model.network.ct_profiles[3] == 0).all()
+
+
+def test_the_best_weights_are_returned() -> None:
+    """Those of the epoch with the lowest validation, which is not the last: it has to be computed anew."""
+    settings = replace(SHORT, max_epochs=60, learning_rate=0.05, patience=5)
+    model, history = trained(settings)
+    tissue, neighbors = tissue_with_neighbors()
+    _, validation = held_out(tissue.n_cells, settings.validation_fraction, seed=1)
+    predicted = predict(model.network, tissue, neighbors, validation)
+    recomputed = (0.5 * (predicted - tissue.expression.toarray()[validation]) ** 2).sum(axis=1).mean()
+    scores = history["validation_reconstruction"]
+    assert recomputed == pytest.approx(scores.min(), rel=1e-5)
+    assert scores.iloc[-1] > 1.001 * scores.min()
+    # Training went on for as many epochs as patience allows, and no longer.
+    assert len(history) == int(scores.idxmin()) + 1 + settings.patience
+    assert len(history) < settings.max_epochs
+
+
+def test_cells_held_out_are_the_share_asked_for() -> None:
+    for fraction, n_held_out in [(0.1, 6), (0.5, 30), (0.9, 54), (0.001, 1)]:
+        cells, validation = held_out(60, fraction, seed=3)
+        assert len(validation) == n_held_out
+        assert np.sort(np.concatenate([cells, validation])).tolist() == list(range(60))
+
+
+def test_distances_are_measured_in_units_of_the_tissues_spacing() -> None:
+    """Whether coordinates are micrometres or pixels, the same model comes out; without, they have their own unit."""
+    tissue, neighbors = tissue_with_neighbors()
+    scaled = replace(tissue, coordinates=tissue.coordinates * 4)
+    further = Neighbors(neighbors.idx, neighbors.dist * 4)
+    one, _ = trained_short()
+    other, _ = train_model(scaled, further, TINY, SHORT, seed=1, progress=False)
+    scale = float(np.median(neighbors.dist[:, 0]))
+    assert one.network.settings.distance_kernel_unit_scale == pytest.approx(scale)
+    assert other.network.settings.distance_kernel_unit_scale == pytest.approx(4 * scale)
+    for name, weight in naive_weights(one.network).items():
+        np.testing.assert_allclose(naive_weights(other.network)[name], weight, rtol=1e-4, atol=1e-6, err_msg=name)
+    fixed, _ = trained(replace(SHORT, auto_distance_scale=False))
+    assert fixed.network.settings.distance_kernel_unit_scale == TINY.distance_kernel_unit_scale
+
+
+def test_the_spacing_ignores_padding_and_cells_at_the_same_place() -> None:
+    dist = np.array([[np.inf], [0.0], [3.0], [5.0]], dtype=np.float32)
+    assert training._distance_scale(Neighbors(np.zeros((4, 1), np.int32), dist)) == 4.0
+    assert training._distance_scale(Neighbors(np.zeros((2, 1), np.int32), dist[:2])) == 1.0
+
+
+def test_training_with_padded_neighbors() -> None:
+    tissue = random_tissue(5, n_cells=40, n_sections=2)
+    neighbors = find_neighbors(tissue, 16, pad=True)
+    assert (neighbors.idx < 0).any()
+    model, history = train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)
+    assert np.isfinite(history.to_numpy()).all()
+    assert model.n_neighbors == 16
+
+
+def test_training_where_a_section_has_a_single_type() -> None:
+    """Its cells have no neighbors at all, in batches of their own, too."""
+    tissue = random_tissue(6, n_cells=48, n_sections=2)
+    labels = np.where(tissue.sections == 0, np.int16(0), tissue.labels)
+    tissue = replace(tissue, labels=labels)
+    neighbors = find_neighbors(tissue, 3, pad=True)
+    settings = replace(SHORT, batch_size=4, max_epochs=1)
+    _, history = train_model(tissue, neighbors, TINY, settings, seed=1, progress=False)
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_training_changes_no_argument() -> None:
+    tissue, neighbors = tissue_with_neighbors()
+    kept = tissue.expression.copy(), neighbors.idx.copy(), neighbors.dist.copy(), tissue.labels.copy()
+    train_model(tissue, neighbors, TINY, replace(SHORT, max_epochs=1), seed=1, progress=False)
+    assert (tissue.expression != kept[0]).nnz == 0
+    assert all((a == b).all() for a, b in zip((neighbors.idx, neighbors.dist, tissue.labels), kept[1:], strict=True))
+
+
+# --- Errors
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(TrainingError) as caught:
+        trained(replace(SHORT, learning_rate=1e30))
+    message = str(caught.value)
+    assert message.startswith("the loss is not finite in epoch 0 (training ")
+    assert "Lower learning_rate (now 1e+30) or look for extreme values in the expression." in message
+
+
+def test_extreme_expression_is_an_error() -> None:
+    tissue, neighbors = tissue_with_neighbors()
+    values = tissue.expression.toarray()
+    values[values > 0] = 1e30
+    with pytest.raises(TrainingError, match="the loss is not finite in epoch 0"):
+        train_model(
+            replace(tissue, expression=sparse.csr_matrix(values)), neighbors, TINY, SHORT, seed=1, progress=False
+        )
+
+
+def test_a_single_cell_cannot_be_trained_on() -> None:
+    tissue = made_tissue([[0, 0]], [0], expression=np.ones((1, 6)))
+    neighbors = find_neighbors(tissue, 1, pad=True)
+    with pytest.raises(TrainingError, match=r"^training needs at least 2 cells, of which 1 is held out\. Got 1\.$"):
+        train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)

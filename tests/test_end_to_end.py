@@ -1,0 +1,293 @@
+"""The main job as a user runs it: a tissue in, an MLflow run and a study's files out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import LABELS, PROJECT, run_project
+
+from tissue_crosstalk import AttentionModule, load_model
+
+FAST: dict[str, Any] = {"flavoring": {"flavors": ["vanilla"]}, "reporting": {"receivers": ["T"]}}
+
+
+def mlflow_runs(root: Path) -> pd.DataFrame:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    return mlflow.search_runs(experiment_names=["tissue-crosstalk"], order_by=["attribute.start_time ASC"])
+
+
+def outputs(root: Path, study: str) -> Path:
+    return root / "data" / "07_model_output" / study
+
+
+def patterns(root: Path, study: str) -> pd.DataFrame:
+    table = pd.read_parquet(outputs(root, study) / "attention_patterns")
+    return table.astype({"cell_idx": str}).set_index(["head_idx", "cell_idx"]).sort_index()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
+    """A finished default run on a tissue with awkward labels and two sections."""
+    root = tmp_path_factory.mktemp("study")
+    run_project(root, **awkward_keys, reporting={"save_svg": True, "min_bin_count": 10})
+    return root
+
+
+def test_demo_finds_what_was_planted_files_under_its_name(demo: Path) -> None:
+    truth = json.loads((demo / "data/01_raw/demo/simulated_truth.json").read_text())
+    assert len(truth["interactions"]) == 2
+    assert {path.name for path in outputs(demo, "demo").iterdir()} == {
+        "attention_patterns", "nn_idxs", "nn_dists", "sender_norms", "cells",
+        "flavored_attention", "hubs.parquet", "hub_selection.json",
+    }  # fmt: skip
+    assert not (demo / "data/07_model_output/tissue").exists()
+    recovery = json.loads((demo / "data/08_reporting/demo/recovery.json").read_text())
+    assert list(recovery) == ["vanilla", "value-weighted", "info-weighted", "gene-weighted"]
+
+
+def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> None:
+    import mlflow
+
+    runs = mlflow_runs(demo)
+    assert runs["status"].tolist() == ["FINISHED"]
+    [run] = runs.to_dict("records")
+    assert run["params.demo.training.network.n_heads"] == "2"
+    assert run["params.hubs.attention_quantile_threshold"] == "0.9"
+    assert run["metrics.attention.cells"] == 600
+    assert run["metrics.attention.heads"] == 2
+    assert run["metrics.hubs.threshold.type A"] > 0
+    client = mlflow.MlflowClient()
+    losses = client.get_metric_history(run["run_id"], "training.train_loss")
+    assert [metric.step for metric in losses] == [0, 1, 2]
+    silhouette = client.get_metric_history(run["run_id"], "hubs.silhouette by number of hubs")
+    assert [metric.step for metric in silhouette][:3] == [2, 3, 4]
+    artifacts = {file.path for folder in ("attention", "hubs") for file in client.list_artifacts(run["run_id"], folder)}
+    assert {"attention/attention_summaries", "hubs/hub_map.png", "hubs/hubs.parquet"} <= artifacts
+
+
+def test_tables_have_the_documented_columns_and_no_objects(demo: Path) -> None:
+    table = pd.read_parquet(outputs(demo, "demo") / "attention_patterns")
+    assert list(table.columns) == [*[f"neighbor_{i}" for i in range(12)], "head_idx", "label", "cell_idx"]
+    assert len(table) == 2 * 600
+    for name in ("attention_patterns", "nn_idxs", "nn_dists", "sender_norms", "cells", "flavored_attention"):
+        dtypes = pd.read_parquet(outputs(demo, "demo") / name).dtypes
+        assert object not in set(dtypes), name
+    schema = pq.read_schema(next((outputs(demo, "demo") / "nn_dists").glob("*.parquet")))
+    assert str(schema.field("neighbor_0").type) == "float"
+
+
+def test_study_has_figures_for_labels_that_are_no_file_names(study: Path) -> None:
+    folder = study / "data/08_reporting/awkward/attention_summaries"
+    names = {file.name for file in folder.iterdir()}
+    assert len(names) == len(LABELS) * 4 * 2  # types, flavors, formats
+    assert all(name.endswith((".png", ".svg")) and "/" not in name for name in names)
+    assert {"vanilla_L2_3_IT.png", "gene-weighted_L2_3_IT.svg"} <= names
+
+
+def test_study_annotates_the_tissue(study: Path, awkward_tissue: Path) -> None:
+    import scanpy as sc
+
+    annotated = sc.read_h5ad(study / "data/08_reporting/awkward/annotated_tissue.h5ad")
+    original = anndata.read_h5ad(awkward_tissue)
+    assert (annotated.obs_names == original.obs_names).all()
+    assert (annotated.X != original.X).nnz == 0
+    hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
+    assert (hubs.index == original.obs_names).all()
+    assert (annotated.obs["hub_cluster"].astype(int) == hubs["hub_cluster"]).all()
+    types = list(annotated.uns["hub_composition_types"])
+    np.testing.assert_array_equal(annotated.obsm["hub_composition"], hubs[types].to_numpy())
+    attention = annotated.obsp["attention"]
+    strongest = patterns(study, "awkward").filter(like="neighbor_").groupby("cell_idx").max()
+    cell = original.obs_names[3]
+    np.testing.assert_allclose(np.sort(attention[3].data), np.sort(strongest.loc[cell]), rtol=1e-6)
+    logged = sc.pp.log1p(annotated, copy=True)
+    sc.tl.rank_genes_groups(logged, "kind", groups=["T"], method="t-test")  # scanpy works with it
+    assert len(sc.get.rank_genes_groups_df(logged, "T")) == annotated.n_vars
+
+
+def test_no_neighbor_is_of_another_section_or_of_the_same_type(study: Path) -> None:
+    cells = pd.read_parquet(outputs(study, "awkward") / "cells").set_index("position").sort_index()
+    table = pd.read_parquet(outputs(study, "awkward") / "nn_idxs").set_index("cell_idx")
+    receivers = cells.reset_index().set_index("cell_idx").loc[table.index]
+    for column in table.columns:
+        senders = cells.loc[table[column]]
+        assert (senders["section"].astype(str).to_numpy() == receivers["section"].astype(str).to_numpy()).all()
+        assert (senders["label"].astype(str).to_numpy() != receivers["label"].astype(str).to_numpy()).all()
+
+
+def test_attention_from_the_saved_model_equals_that_of_the_run_that_trained_it(
+    study: Path, awkward_keys: dict[str, Any]
+) -> None:
+    model = study / "data/06_models/awkward/model"
+    given = {**awkward_keys, "study": "again", "labels_key": "kind"}
+    for key in ("coord_key", "section_key", "n_neighbors"):  # the model knows them
+        given.pop(key)
+    run_project(study, "attention", model=str(model), **given, **FAST)
+    pd.testing.assert_frame_equal(patterns(study, "again"), patterns(study, "awkward"))
+
+
+@pytest.mark.parametrize("cells_per_shard", [100, 14])
+def test_shards_change_nothing(study: Path, tmp_path: Path, awkward_keys: dict[str, Any], cells_per_shard: int) -> None:
+    shutil.copytree(study / "data/06_models", tmp_path / "data/06_models")
+    run_project(tmp_path, "attention", **awkward_keys, **FAST, extraction={"cells_per_shard": cells_per_shard})
+    n_files = len(list((outputs(tmp_path, "awkward") / "attention_patterns").iterdir()))
+    assert n_files == -(-240 // cells_per_shard)
+    pd.testing.assert_frame_equal(
+        patterns(tmp_path, "awkward"), patterns(study, "awkward"), rtol=1e-6, atol=0, check_categorical=False
+    )
+    hubs = [pd.read_parquet(outputs(root, "awkward") / "hubs.parquet") for root in (tmp_path, study)]
+    pd.testing.assert_frame_equal(*hubs, rtol=1e-6)
+
+
+def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
+    run_project(tmp_path, **awkward_keys, reporting={"save_svg": True, "min_bin_count": 10})
+    for folder in ("06_models", "07_model_output", "08_reporting"):
+        first, second = (digests(root / "data" / folder / "awkward") for root in (study, tmp_path))
+        differing = {name for name in first if first[name] != second.get(name)}
+        assert first.keys() == second.keys()
+        assert not differing
+
+
+def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(tmp_path: Path, golden: Path) -> None:
+    run_project(
+        tmp_path,
+        "attention",
+        model=str(golden / "checkpoint"),
+        tissue=str(golden / "tissue.h5ad"),
+        study="golden",
+        extraction={"cells_per_shard": 200},
+        hubs={"counting": "in_degree"},
+        reporting={"max_distance": 60, "min_bin_count": 20, "receivers": ["T0"]},
+    )
+    expected = np.load(golden / "expected.npz")
+    cells = [f"cell_{number}" for number in range(600)]
+    for flavor in ("vanilla", "value-weighted", "info-weighted", "gene-weighted"):
+        table = pd.read_parquet(outputs(tmp_path, "golden") / "flavored_attention" / f"flavor={flavor}")
+        table = table.astype({"cell_idx": str}).set_index(["head_idx", "cell_idx"]).filter(like="neighbor_")
+        found = np.stack([table.loc[head].loc[cells].to_numpy() for head in range(3)])
+        np.testing.assert_allclose(found, expected[flavor.replace("-", "_")], rtol=1e-5)
+    hubs = pd.read_parquet(outputs(tmp_path, "golden") / "hubs.parquet")
+    np.testing.assert_allclose(
+        hubs[list(expected["hub_types"])], expected["hub_in_degree_composition"], rtol=1e-5, atol=0
+    )
+    binned = pd.read_parquet(tmp_path / "data/08_reporting/golden/attention_by_distance.parquet")
+    binned = binned[binned["flavor"] == "vanilla"].astype({"receiver": str, "sender": str})
+    published = pd.read_csv(golden / "binned_attention_60_5_20.csv")
+    merged = published.merge(
+        binned,
+        left_on=["cluster_i", "head", "cluster_j", "distance_bin"],
+        right_on=["receiver", "head_idx", "sender", "distance_bin"],
+        how="outer",
+        suffixes=("", "_ours"),
+        validate="one_to_one",
+    )
+    assert len(merged) == len(published) == len(binned)
+    for column in ("mean", "sd", "count"):
+        np.testing.assert_allclose(merged[f"{column}_ours"], merged[column], rtol=1e-5)
+
+
+def test_pipeline_outputs_open_in_a_notebook(study: Path) -> None:
+    module = AttentionModule.load(outputs(study, "awkward"))
+    model = load_model(study / "data/06_models/awkward/model")
+    assert model.keys.labels_key == "kind"
+    stored = patterns(study, "awkward")
+    again = module.attention_patterns.astype({"cell_idx": str}).set_index(["head_idx", "cell_idx"]).sort_index()
+    pd.testing.assert_frame_equal(again, stored, check_categorical=False)
+    hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
+    pd.testing.assert_frame_equal(module.compute_communication_hubs(), hubs)
+
+
+def test_failed_run_is_failed_and_the_next_session_makes_its_own(
+    tmp_path: Path, awkward_keys: dict[str, Any], study: Path
+) -> None:
+    import mlflow
+
+    wrong = {**awkward_keys, "labels_key": "knid"}
+    with pytest.raises(Exception, match=r"'knid'.*not in the tissue's obs. Did you mean 'kind'\?"):
+        run_project(tmp_path, **wrong)
+    assert mlflow.active_run() is None
+    assert mlflow_runs(tmp_path)["status"].tolist() == ["FAILED"]
+    shutil.copytree(study / "data/06_models", tmp_path / "data/06_models")
+    run_project(tmp_path, "attention", **awkward_keys, **FAST)
+    assert mlflow_runs(tmp_path)["status"].tolist() == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "params", "message"),
+    [
+        ("__default__", {"label_key": "x"}, r"unknown run-time parameter 'label_key'. Did you mean 'labels_key'\?"),
+        ("__default__", {"model": "some/model"}, "this pipeline trains one. Use --pipelines=attention"),
+        ("__default__", {"flavoring": {"flavors": "vanilla"}, "hubs": {"flavor": "gene-weighted"}}, "Add it there"),
+        ("__default__", {"seed": "x"}, "seed must be a whole number"),
+        ("__default__", {"hubs": {"flavor": "vanila"}}, "Did you mean 'vanilla'?"),
+        ("__default__", {"training": {"epochs": 3}}, "epochs"),
+        ("__default__", {"extraction": {"cells_per_shard": 0}}, "cells_per_shard"),
+        ("__default__", {"study": "../elsewhere"}, "study must be a plain name"),
+        ("demo", {"simulation": {"n_cell_types": 1}}, "n_cell_types must be at least"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_a_run_opens(
+    tmp_path: Path, pipeline: str, params: dict[str, Any], message: str
+) -> None:
+    import mlflow
+
+    with pytest.raises(Exception, match=message):
+        run_project(tmp_path, pipeline, **params)
+    assert mlflow.active_run() is None
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "mlflow.db").exists() or mlflow_runs(tmp_path).empty
+
+
+def test_missing_tissue_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"there is no file .*nowhere.h5ad.*--params=tissue=<path>"):
+        run_project(tmp_path, tissue=str(tmp_path / "nowhere.h5ad"))
+
+
+def test_a_study_can_have_an_environment_of_its_own(
+    tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    conf = tmp_path / "conf"
+    shutil.copytree(PROJECT / "conf", conf)
+    shutil.copytree(conf / "test", conf / "embryo")
+    lines = [f"{key}: {json.dumps(value)}" for key, value in awkward_keys.items()]
+    (conf / "embryo" / "globals.yml").write_text("\n".join([*lines, f"root: {json.dumps(str(tmp_path))}"]))
+    bootstrap_project(PROJECT)
+    with KedroSession.create(PROJECT, env="embryo", conf_source=str(conf), runtime_params=FAST) as session:
+        session.run()
+    assert (outputs(tmp_path, "awkward") / "hubs.parquet").is_file()
+    assert mlflow_runs(tmp_path)["status"].tolist() == ["FINISHED"]
+
+
+def test_stages_run_one_by_one(study: Path) -> None:
+    before = digests(outputs(study, "awkward"))
+    given = {"study": "awkward", "tissue": "unused.h5ad"}
+    for stage in ("extraction", "flavoring", "hubs"):
+        run_project(study, stage, **given)
+    assert digests(outputs(study, "awkward")) == before
+
+
+def test_hub_parameters_reach_the_core(study: Path) -> None:
+    with pytest.raises(Exception, match="there are only .* distinct compositions"):
+        run_project(study, "hubs", study="awkward", hubs={"n_clusters": 10_000})
