@@ -1,0 +1,79 @@
+"""Parameters: conf/base says what the core's defaults say, and errors name the field."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from conftest import PROJECT
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.params import (
+    STAGE_PARAMS,
+    FlavoringParams,
+    HubsParams,
+    ReportingParams,
+    TissueParams,
+    TrainingParams,
+    check_run_time_parameters,
+    study_name,
+)
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGE_PARAMS if name != "tissue_reading"])
+def test_conf_spells_out_every_parameter_with_its_default(stage: str) -> None:
+    written: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "base" / f"parameters_{stage}.yml"))
+    kind = STAGE_PARAMS[stage]
+    assert kind(**written[stage]) == kind()
+    assert set(written[stage]) == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_all_errors_of_a_block_come_together() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainingParams(batch_size="x", patchsize=3, network={"n_head": 2})
+    assert {error["loc"] for error in caught.value.errors()} == {("batch_size",), ("patchsize",), ("network", "n_head")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (TrainingParams, {"validation_fraction": 0}, "validation_fraction must be above 0 and at most 0.9. Got 0"),
+        (TrainingParams, {"network": {"n_heads": 0}}, "'n_heads' must be a whole number from 1"),
+        (HubsParams, {"attention_quantile_threshold": 1}, "at least 0 and below 1. Got 1"),
+        (HubsParams, {"flavor": "value"}, "unknown flavor 'value'"),
+        (HubsParams, {"counting": "out_degree"}, "'edges' or 'in_degree'"),
+        (FlavoringParams, {"flavors": []}, "at least one of vanilla, value-weighted"),
+        (FlavoringParams, {"flavors": ["vanilla", "vanilla"]}, "once each"),
+        (ReportingParams, {"bin_size": 0}, "greater than 0"),
+        (TissueParams, {"n_neighbors": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_errors_say_what_was_expected(kind: type, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        kind(**given)
+
+
+def test_names_from_the_command_line() -> None:
+    assert FlavoringParams(flavors="vanilla+gene-weighted").flavors == ("vanilla", "gene-weighted")
+    assert ReportingParams(receivers="L2/3 IT").receivers == ("L2/3 IT",)
+    assert TissueParams(labels_key=3).labels_key == "3"
+
+
+def test_run_time_parameters() -> None:
+    check_run_time_parameters(["tissue", "study", "hubs", "demo"])
+    with pytest.raises(ParameterError, match=r"'studdy'. Did you mean 'study'\?"):
+        check_run_time_parameters(["studdy"])
+
+
+@pytest.mark.parametrize("name", ["embryo", "Embryo 2 z2", "2024", "é-1"])
+def test_study_names(name: str) -> None:
+    assert study_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", ".hidden", "x" * 101, "a\nb"])
+def test_study_names_never_lead_elsewhere(name: str) -> None:
+    with pytest.raises(ParameterError, match="study must be a plain name"):
+        study_name(name)
