@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import LABELS, PROJECT, run_project
 
+from conftest import LABELS, PROJECT, run_project
 from tissue_crosstalk import AttentionModule, load_model
 
 FAST: dict[str, Any] = {"flavoring": {"flavors": ["vanilla"]}, "reporting": {"receivers": ["T"]}}

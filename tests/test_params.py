@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from conftest import PROJECT
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.params import (
     STAGE_PARAMS,

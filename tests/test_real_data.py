@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+
 from conftest import PROJECT, run_project
 
 DATA = Path(os.environ.get("CROSSTALK_DATA", PROJECT.parent / "shared" / "data"))
@@ -43,7 +44,7 @@ def test_main_job(tmp_path: Path, study: str) -> None:
     assert len(figures) == 2 * tissue.obs["cell_type"].nunique()
 
     table = pd.read_parquet(output / "attention_patterns")
-    assert len(table) == 4 * tissue.n_obs
+    assert len(table) == 2 * tissue.n_obs
     attention = table.filter(like="neighbor_").to_numpy()
     assert (attention >= 0).all()
     assert (attention.sum(axis=1) < 1).all()

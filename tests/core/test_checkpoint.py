@@ -282,7 +282,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert_equal_models(model, loaded)
     assert not loaded.network.training
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
-    assert sorted(os.listdir(tmp_path / "deep")) == ["model"]
+    assert sorted([entry.name for entry in (tmp_path / "deep").iterdir()]) == ["model"]
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
@@ -335,7 +335,7 @@ def test_save_replaces_its_own_folder(tmp_path: Path) -> None:
     save_model(small_model(n_neighbors=4), tmp_path / "m")
     save_model(small_model(n_neighbors=5), tmp_path / "m")
     assert load_model(tmp_path / "m").n_neighbors == 5
-    assert os.listdir(tmp_path) == ["m"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
 
 
 def test_save_replaces_behind_a_link(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_save_that_fails_leaves_the_old_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="finite"):
         save_model(broken, tmp_path / "m")
     assert_equal_models(load_model(tmp_path / "m"), small_model())
-    assert os.listdir(tmp_path) == ["m"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
 
 
 def test_save_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_save_below_a_file_is_refused(tmp_path: Path) -> None:
 def test_save_refuses_what_would_not_load(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(CheckpointError, match=re.escape(words)):
         save_model(small_model(**changes), tmp_path / "m")
-    assert os.listdir(tmp_path) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == []
 
 
 # --- nothing that a file names is run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -186,14 +187,23 @@ def test_strong_is_strictly_above_the_threshold() -> None:
     assert (hubs.composition == 0).all()
 
 
-def test_padded_slots_are_never_strong() -> None:
-    """Though a receiver type without any attention has the threshold 0."""
-    strength = np.array([[0.5, 0.0], [0.0, 0.0]], dtype=np.float32)
-    nn_idx = np.array([[1, -1], [-1, -1]])
-    senders = np.array([[1, -1], [-1, -1]])
-    settings = HubSettings(attention_quantile_threshold=0.0, n_clusters=1)
+@pytest.mark.parametrize("counting", ["edges", "in_degree"])
+def test_padded_slots_are_never_strong(counting: Literal["edges", "in_degree"]) -> None:
+    """Though a receiver type without any attention has the threshold 0, and whatever such a slot holds."""
+    strength = np.array([[0.5, 0.7, 0.9], [0.0, 0.0, 0.0]], dtype=np.float32)
+    nn_idx = np.array([[1, 0, -1], [-1, -1, -1]])
+    senders = np.array([[1, 0, -1], [-1, -1, -1]])
+    settings = HubSettings(attention_quantile_threshold=0.0, n_clusters=1, counting=counting)
     hubs = find_hubs(strength, nn_idx, np.array([0, 1]), senders, TYPES, settings)
-    assert (hubs.composition == 0).all()
+    assert hubs.composition.tolist() == [[1, 0, 0], [0, 0, 0]]
+
+
+def test_no_strong_edge_at_all_is_one_hub() -> None:
+    strength = np.zeros((2, 2), dtype=np.float32)
+    padded = np.full((2, 2), -1)
+    hubs = find_hubs(strength, padded, np.array([0, 1]), padded, TYPES, HubSettings())
+    assert hubs.composition.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert hubs.cluster.tolist() == [0, 0]
 
 
 def test_isolated_cells_are_all_zero_and_in_a_hub() -> None:

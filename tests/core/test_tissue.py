@@ -464,16 +464,25 @@ def test_counts_of_any_number_type(form: str, dtype: type) -> None:
     assert_same_tissue(prepared(adata), expected)
 
 
-def test_unsorted_rows_of_a_sparse_x() -> None:
+def test_a_sparse_x_in_disorder_is_read_and_left_as_it_was() -> None:
+    """Rows that are unsorted, with zeros that are stored, and one value in two parts."""
     adata = counts_adata()
+    adata.X[3, 1:3] = [4, 0]
     expected = prepared(adata)
-    values = sparse.csr_matrix(adata.X)
-    for row in range(30):  # reverse every row
-        part = slice(values.indptr[row], values.indptr[row + 1])
-        values.indices[part], values.data[part] = values.indices[part][::-1].copy(), values.data[part][::-1].copy()
-    values.has_sorted_indices = False
+    data, indices, indptr = [], [], [0]
+    for row in adata.X:
+        columns = np.arange(6)[::-1]
+        data += [*row[columns], 0.0]
+        indices += [*columns, 2]
+        indptr.append(len(data))
+    place = indptr[3] + 4  # column 1 of cell 3: its 4 is 1 there and 3 at the end
+    data[place], data[indptr[4] - 1], indices[indptr[4] - 1] = 1.0, 3.0, 1
+    values = sparse.csr_matrix((np.array(data, np.float32), indices, indptr), shape=(30, 6))
+    kept = values.data.copy(), values.indices.copy(), values.indptr.copy()
     adata.X = values
     assert_same_tissue(prepared(adata), expected)
+    for now, before in zip((adata.X.data, adata.X.indices, adata.X.indptr), kept, strict=True):
+        np.testing.assert_array_equal(now, before)
 
 
 def test_a_view_is_read_as_its_copy() -> None:

@@ -25,6 +25,7 @@ from tissue_crosstalk.core.attention import predict
 from tissue_crosstalk.core.errors import ParameterError, TrainingError
 from tissue_crosstalk.core.model import CrosstalkModel
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
+from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.tissue import PreparedTissue
 from tissue_crosstalk.core.training import TrainingSettings, patch_batches, train_model
 
@@ -306,6 +307,29 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     )
     np.testing.assert_allclose(history["train_loss"], expected, rtol=1e-5)
     assert history["attention_penalty"].tolist() == [0.0, 0.2, 0.7]
+
+
+def test_the_first_epoch_by_the_formulas() -> None:
+    """One batch of all training cells, nothing masked: what the initial weights are worth."""
+    settings = replace(SHORT, batch_size=100, neighbor_dropout=0.0, max_epochs=1)
+    model, history = trained(settings)
+    tissue, neighbors = tissue_with_neighbors()
+    cells, _ = held_out(tissue.n_cells, settings.validation_fraction, seed=1)
+    network = CrossAttentionNetwork(6, 3, model.network.settings, seed=1)
+    network.ct_profiles.copy_(model.network.ct_profiles)
+    expression = tissue.expression.toarray()
+    naive = naive_network(network, expression, tissue.labels[cells], neighbors.idx[cells], neighbors.dist[cells])
+    reconstruction = 0.5 * ((naive.prediction - expression[cells]) ** 2).sum(axis=1)
+    assert history["train_reconstruction"][0] == pytest.approx(reconstruction.mean(), rel=1e-4)
+    assert history["train_entropy"][0] == pytest.approx(naive.entropy.mean(), rel=1e-4)
+    assert history["train_value_l1"][0] == pytest.approx(naive.value_l1.mean(), rel=1e-4)
+
+
+def test_terms_of_an_epoch_are_means_over_its_cells() -> None:
+    """Of whatever batches: with weights that hardly move, small batches give the same as one."""
+    settings = replace(SHORT, neighbor_dropout=0.0, max_epochs=1, learning_rate=1e-9)
+    (_, one), (_, other) = trained(replace(settings, batch_size=100)), trained(replace(settings, batch_size=16))
+    pd.testing.assert_frame_equal(one, other, rtol=1e-4)
 
 
 def test_training_lowers_the_loss() -> None:
