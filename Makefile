@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# A file of tests stays in one process, which shares its finished runs; processes share the cores, one thread each.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
@@ -34,10 +36,10 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)  ## The tests; the slow and the real-data ones are run in CI as well
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not real_data") $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(CI),,-m "not slow and not real_data") $(ARGS)
 
 real: $(INSTALLED)  ## All tests, the slow and the real-data ones, too
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run

@@ -188,6 +188,8 @@ def predict(
             part = rows[start : start + PREDICT_CELLS]
             nn_idx = neighbors.idx[part]
             used = np.unique(nn_idx[nn_idx >= 0])
+            if not len(used):
+                used = part[:1].astype(used.dtype)  # padded slots, too, need a row to point at
             local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
             senders = sender_rows(network, tissue.expression[used])
             edges = Edges.from_neighbors(local, neighbors.dist[part], tissue.labels[part]).to(network.device)

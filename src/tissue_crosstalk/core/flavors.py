@@ -95,8 +95,10 @@ def check_flavors(flavors: Iterable[str]) -> None:
 def _weighted(patterns: Array, norm: Array, senders: npt.NDArray[np.int32]) -> Array:
     out = np.empty_like(patterns)
     for head in range(len(patterns)):
-        # A padded slot (-1) reads the last sender's norm: its pattern is 0, and so is the product.
         np.multiply(patterns[head], norm[:, head][senders], out=out[head])
+    padded = senders < 0  # these read the last sender's norm, which may be unknown
+    if padded.any():
+        out[:, padded] = 0.0
     return out
 
 
@@ -121,14 +123,20 @@ def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[st
     """
     import torch
 
-    by_head = value.transpose(0, 1)  # (head, sender, d)
+    from tissue_crosstalk.core.network import in_row_blocks
+
     output = network.attention_layer.W_O.detach().double().transpose(0, 1)  # (head, embed, d)
     genes = network.linear_head.weight.detach().double() @ output  # (head, gene, d)
 
     def norm(matrix: torch.Tensor | None) -> Array:
-        said = by_head
-        if matrix is not None:
-            said = torch.bmm(by_head, torch.linalg.qr(matrix, mode="r").R.transpose(1, 2).to(by_head.dtype))
-        return np.ascontiguousarray(torch.linalg.vector_norm(said, dim=2).T.cpu().numpy())
+        factor = None if matrix is None else torch.linalg.qr(matrix, mode="r").R.transpose(1, 2).to(value.dtype)
+
+        def norms(rows: torch.Tensor) -> torch.Tensor:  # (sender, head, d) -> (sender, head)
+            said = rows.transpose(0, 1)
+            said = said if factor is None else torch.bmm(said, factor)
+            by_sender: torch.Tensor = torch.linalg.vector_norm(said, dim=2).T
+            return by_sender.contiguous()
+
+        return in_row_blocks(norms, value).cpu().numpy()
 
     return {terms.VALUE_NORM: norm(None), terms.INFO_NORM: norm(output), terms.GENE_NORM: norm(genes)}

@@ -194,7 +194,11 @@ def compositions(
     """Return the shares of sender types among strong neighbors, (cell, type); zeros where none is strong."""
     cell, slot = np.nonzero(strong)
     bins = cell * n_types + sender_labels[cell, slot]
-    counts = np.bincount(bins, weights=weights[cell, slot], minlength=len(strong) * n_types).reshape(-1, n_types)
+    counts = (
+        np.bincount(bins, weights=weights[cell, slot], minlength=len(strong) * n_types)
+        .astype(np.float64)
+        .reshape(-1, n_types)
+    )
     total = counts.sum(axis=1, keepdims=True)
     shares: Composition = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     return shares
@@ -285,14 +289,14 @@ def _silhouettes(
     Distances are computed once for all clusterings, a block of rows at a time. Source: P. J. Rousseeuw,
     "Silhouettes", J. Comput. Appl. Math. 20 (1987), 53-65.
     """
-    from sklearn.metrics import pairwise_distances
+    from scipy.spatial.distance import cdist
 
     members = {k: np.eye(k)[cluster] * counts[:, None] for k, cluster in clusters.items()}  # (row, cluster)
     totals = dict.fromkeys(clusters, 0.0)
     block = max(1, DISTANCES_AT_ONCE // len(rows))
     for start in range(0, len(rows), block):
         stop = min(start + block, len(rows))
-        distance = pairwise_distances(rows[start:stop], rows)
+        distance = cdist(rows[start:stop], rows)
         for k, cluster in clusters.items():
             own = cluster[start:stop]
             here = np.arange(stop - start)

@@ -86,7 +86,7 @@ def prepare_for_model(
         genes=model.genes,
         cell_types=model.cell_types,
     )
-    return tissue, find_neighbors(tissue, n_neighbors or model.n_neighbors, pad=pad_neighbors)
+    return tissue, find_neighbors(tissue, model.n_neighbors if n_neighbors is None else n_neighbors, pad=pad_neighbors)
 
 
 def to_anndata(tissue: PreparedTissue, neighbors: Neighbors) -> AnnData:

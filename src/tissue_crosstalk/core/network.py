@@ -178,9 +178,20 @@ class Edges:
 
 
 def _rowwise(function: Callable[..., Tensor], *rows: Tensor, blocks: bool) -> Tensor:
-    """Apply `function` to rows: all at once, or in padded blocks of :data:`ROW_BLOCK`."""
-    if not blocks:
-        return function(*rows)
+    """Apply `function` to rows: all at once, or in padded blocks."""
+    return in_row_blocks(function, *rows) if blocks else function(*rows)
+
+
+def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """Apply `function` to rows in blocks of :data:`ROW_BLOCK`, the last one padded with zeros.
+
+    Parameters
+    ----------
+    function
+        Maps rows (row, ...) to as many rows, each on its own.
+    rows
+        Tensors of equally many rows.
+    """
     n_rows = rows[0].shape[0]
     out = []
     for start in range(0, n_rows, ROW_BLOCK):
@@ -309,11 +320,10 @@ class CrossAttentionNetwork(nn.Module):
         pairs = occurs.nonzero().squeeze(1)
         number = torch.zeros(len(occurs), dtype=torch.int64, device=pair_of_edge.device)
         number[pairs] = torch.arange(len(pairs), device=pair_of_edge.device)
-        edge_pair = number[pair_of_edge]  # (cell, neighbor); an absent slot points at pair 0 and is masked below
-
         if len(pairs) == 0:  # every slot is padding
             shape = (edges.sender.shape[0], self.settings.n_heads, edges.sender.shape[1])
-            return torch.zeros(shape, device=edges.sender.device)
+            return senders.key.new_zeros(shape)
+        edge_pair = number[pair_of_edge]  # (cell, neighbor); an absent slot points at pair 0 and is masked below
         pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
         coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
         base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)[pairs]

@@ -57,6 +57,8 @@ def planted_edges(
     number = {name: label for label, name in enumerate(cell_types)}
     planted = np.zeros(sender_labels.shape, dtype=bool)
     for interaction in interactions:
+        if not {interaction.sender, interaction.receiver} <= number.keys():
+            continue  # a type without any cell has no edges
         pair = (receiver_labels[:, None] == number[interaction.receiver]) & (
             sender_labels == number[interaction.sender]
         )

@@ -29,7 +29,7 @@ class SimulationSettings:
     Parameters
     ----------
     n_cells, n_genes, n_cell_types, n_sections
-        Sizes. Sections lie side by side, in the same coordinates.
+        Sizes. Sections share one range of coordinates, as slides do.
     n_interactions
         Planted (sender, receiver) pairs; each sender type sends to one receiver type.
     genes_per_interaction

@@ -165,8 +165,9 @@ def read_shards(
     if len(counts) > 1 or 0 in counts:
         what = f"attention of flavor {flavor!r}" if flavor else terms.ATTENTION_PATTERNS
         raise ResultError(
-            f"{what} has {len(attention_files)} shards and {terms.NN_IDXS} has {len(idx_files)}: they must be "
-            "of one run, and not empty. Run the extraction again."
+            f"{what} has {len(attention_files)} shards and {terms.NN_IDXS} has {len(idx_files)}"
+            + ("" if dist_files is None else f" and {terms.NN_DISTS} has {len(dist_files)}")
+            + ": they must be of one run, and not empty. Run the extraction again."
         )
     for number, (attention_file, idx_file) in enumerate(zip(attention_files, idx_files, strict=True)):
         attention_table, idx_table = _read(attention_file), _read(idx_file)
@@ -230,6 +231,10 @@ def flavor_attention(
     check_flavors(flavors)
     known = Cells.read(cells)
     norms = read_norms(sender_norms, known)
+    if not norms or any(np.isnan(norm).any() for norm in norms.values()):
+        raise ResultError(
+            f"{terms.SENDER_NORMS} does not hold every cell of table {terms.CELLS!r}. Run the extraction again."
+        )
     n_files = len(_files(attention_patterns))
     for number, shard in enumerate(read_shards(attention_patterns, nn_idxs, known)):
         for place, flavor in enumerate(flavors):

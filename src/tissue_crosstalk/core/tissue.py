@@ -131,8 +131,8 @@ def prepare_tissue(
     _refuse_duplicates(cell_names, "obs_names (cell names)", "call adata.obs_names_make_unique()")
 
     labels, types = _labels(adata, keys.labels_key, cell_types)
-    coordinates = _coordinates(adata, keys.coord_key)
     sections, section_names = _sections(adata, keys.section_key)
+    coordinates = _coordinates(adata, keys.coord_key, sections)
     radii = _radii(adata, keys.radius_key)
     columns, gene_names = _gene_columns(adata, genes)
 
@@ -212,7 +212,7 @@ def _labels(
     return np.array([number[name] for name in names], dtype=np.int16)[codes], tuple(cell_types)
 
 
-def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
+def _coordinates(adata: AnnData, key: str, sections: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     if key not in adata.obsm:
         hint = did_you_mean(key, adata.obsm.keys())
         raise TissueError(
@@ -235,7 +235,7 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
             f"obsm[{key!r}] (coord_key) must be finite. {int(bad.sum())} of {len(bad)} cells have NaN or infinite "
             f"coordinates, first {listing(list(adata.obs_names[bad]), most=3)}; drop these cells."
         )
-    n_repeated = len(coordinates) - len(np.unique(coordinates, axis=0))
+    n_repeated = len(coordinates) - len(np.unique(np.column_stack([sections, coordinates]), axis=0))
     if n_repeated > len(coordinates) // 10:
         warnings.warn(
             f"{n_repeated} of {len(coordinates)} cells lie exactly where another cell does (distance 0). If sections "

@@ -339,8 +339,10 @@ def _losses(
     local = local.reshape(nn_idx.shape)
     if used[0] < 0:  # padded slots are not senders
         used, local = used[1:], local - 1
+    if not len(used):
+        used = batch[:1].astype(used.dtype)  # padded slots, too, need a row to point at
     edges = Edges.from_neighbors(local, neighbors.dist[batch], tissue.labels[batch])
-    present = edges.absent
+    padded = edges.absent  # before dropout: the penalty is over all neighbors
     if neighbor_dropout > 0:
         dropped = torch.rand(nn_idx.shape, generator=generator) < neighbor_dropout
         edges = replace(edges, absent=dropped if edges.absent is None else edges.absent | dropped)
@@ -354,10 +356,10 @@ def _losses(
     shares = torch.cat([patterns, dummy], dim=2).clamp_min(1e-12)  # the limit of a log a at 0 is 0
     entropy = -(shares * shares.log()).sum(dim=2).mean(dim=1)
     size = senders.value.abs().sum(dim=(1, 2))[edges.sender]  # (cell, neighbor)
-    if present is None:
+    if padded is None:
         value_l1 = size.mean(dim=1)
     else:
-        kept = (~present).to(size.device)
+        kept = (~padded).to(size.device)
         value_l1 = (size * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1)
     reconstruction = 0.5 * (prediction - target).square().sum(dim=1)
     return _Losses(reconstruction.mean(), entropy.mean(), value_l1.mean())

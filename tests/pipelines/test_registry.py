@@ -1,0 +1,61 @@
+"""The pipelines: what they need from outside, what they leave, and that nothing is left out of the catalog."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from conftest import PROJECT
+from tissue_crosstalk.pipeline_registry import register_pipelines
+
+STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting")
+
+
+def datasets(names: set[str]) -> set[str]:
+    return {name for name in names if not name.startswith("params:")}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "inputs"),
+    [
+        ("__default__", {"tissue"}),
+        ("attention", {"tissue", "existing_model"}),
+        ("demo", set()),
+        ("extraction", {"model_input", "model"}),
+        ("hubs", {"flavored_attention", "nn_idxs", "cells"}),
+    ],
+)
+def test_what_a_pipeline_needs(pipeline: str, inputs: set[str]) -> None:
+    assert datasets(register_pipelines()[pipeline].inputs()) == inputs
+
+
+def test_demo_keeps_to_its_own_datasets() -> None:
+    names = datasets(register_pipelines()["demo"].datasets())
+    assert all(name.startswith("demo.") for name in names)
+
+
+def test_every_stage_is_a_namespace_and_every_node_says_what_it_does() -> None:
+    pipelines = register_pipelines()
+    assert set(STAGES) <= set(pipelines)
+    for stage in STAGES:
+        for node in pipelines[stage].nodes:
+            assert node.namespace == stage
+            assert node.func.__doc__
+
+
+def test_attention_does_not_train() -> None:
+    assert not any(node.namespace == "training" for node in register_pipelines()["attention"].nodes)
+
+
+def test_every_dataset_but_one_is_in_the_catalog_with_a_layer(tmp_path: Any) -> None:
+    bootstrap_project(PROJECT)
+    names = set().union(*(datasets(pipeline.datasets()) for pipeline in register_pipelines().values()))
+    with KedroSession.create(PROJECT, env="test", runtime_params={"root": str(tmp_path)}) as session:
+        context = session.load_context()
+        catalog, conf = context.catalog, context.config_loader["catalog"]
+    missing = {name for name in names if name not in catalog}
+    assert missing == {"distance_bins", "demo.distance_bins"}  # in memory, within the stage that makes it
+    assert all("kedro-viz" in conf[name]["metadata"] for name in names - missing)
