@@ -4,8 +4,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# A file of tests stays in one process, which shares its finished runs; processes share the cores, one thread each.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 export DO_NOT_TRACK := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
@@ -36,10 +34,10 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)  ## The tests; the slow and the real-data ones are run in CI as well
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(CI),,-m "not slow and not real_data") $(ARGS)
+	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not real_data") $(ARGS)
 
 real: $(INSTALLED)  ## All tests, the slow and the real-data ones, too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run

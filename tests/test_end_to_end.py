@@ -145,19 +145,20 @@ def test_attention_from_the_saved_model_equals_that_of_the_run_that_trained_it(
     pd.testing.assert_frame_equal(patterns(study, "again"), patterns(study, "awkward"))
 
 
-@pytest.mark.parametrize("cells_per_shard", [100, 14])
-def test_shards_change_nothing(study: Path, tmp_path: Path, awkward_keys: dict[str, Any], cells_per_shard: int) -> None:
-    shutil.copytree(study / "data/06_models", tmp_path / "data/06_models")
-    run_project(tmp_path, "attention", **awkward_keys, **FAST, extraction={"cells_per_shard": cells_per_shard})
-    n_files = len(list((outputs(tmp_path, "awkward") / "attention_patterns").iterdir()))
+@pytest.mark.parametrize("cells_per_shard", [100, pytest.param(14, marks=pytest.mark.slow)])
+def test_shards_change_nothing(study: Path, awkward_keys: dict[str, Any], cells_per_shard: int) -> None:
+    given = {**awkward_keys, "study": f"shards{cells_per_shard}", "model": str(study / "data/06_models/awkward/model")}
+    run_project(study, "attention", **given, **FAST, extraction={"cells_per_shard": cells_per_shard})
+    n_files = len(list((outputs(study, given["study"]) / "attention_patterns").iterdir()))
     assert n_files == -(-240 // cells_per_shard)
     pd.testing.assert_frame_equal(
-        patterns(tmp_path, "awkward"), patterns(study, "awkward"), rtol=1e-6, atol=0, check_categorical=False
+        patterns(study, given["study"]), patterns(study, "awkward"), rtol=1e-6, atol=0, check_categorical=False
     )
-    hubs = [pd.read_parquet(outputs(root, "awkward") / "hubs.parquet") for root in (tmp_path, study)]
+    hubs = [pd.read_parquet(outputs(study, name) / "hubs.parquet") for name in (given["study"], "awkward")]
     pd.testing.assert_frame_equal(*hubs, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
     run_project(tmp_path, **awkward_keys, reporting={"save_svg": True, "min_bin_count": 10})
     for folder in ("06_models", "07_model_output", "08_reporting"):
@@ -167,9 +168,9 @@ def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awk
         assert not differing
 
 
-def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(tmp_path: Path, golden: Path) -> None:
+def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(study: Path, golden: Path) -> None:
     run_project(
-        tmp_path,
+        study,
         "attention",
         model=str(golden / "checkpoint"),
         tissue=str(golden / "tissue.h5ad"),
@@ -181,15 +182,15 @@ def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package
     expected = np.load(golden / "expected.npz")
     cells = [f"cell_{number}" for number in range(600)]
     for flavor in ("vanilla", "value-weighted", "info-weighted", "gene-weighted"):
-        table = pd.read_parquet(outputs(tmp_path, "golden") / "flavored_attention" / f"flavor={flavor}")
+        table = pd.read_parquet(outputs(study, "golden") / "flavored_attention" / f"flavor={flavor}")
         table = table.astype({"cell_idx": str}).set_index(["head_idx", "cell_idx"]).filter(like="neighbor_")
         found = np.stack([table.loc[head].loc[cells].to_numpy() for head in range(3)])
         np.testing.assert_allclose(found, expected[flavor.replace("-", "_")], rtol=1e-5)
-    hubs = pd.read_parquet(outputs(tmp_path, "golden") / "hubs.parquet")
+    hubs = pd.read_parquet(outputs(study, "golden") / "hubs.parquet")
     np.testing.assert_allclose(
         hubs[list(expected["hub_types"])], expected["hub_in_degree_composition"], rtol=1e-5, atol=0
     )
-    binned = pd.read_parquet(tmp_path / "data/08_reporting/golden/attention_by_distance.parquet")
+    binned = pd.read_parquet(study / "data/08_reporting/golden/attention_by_distance.parquet")
     binned = binned[binned["flavor"] == "vanilla"].astype({"receiver": str, "sender": str})
     published = pd.read_csv(golden / "binned_attention_60_5_20.csv")
     merged = published.merge(
@@ -231,6 +232,12 @@ def test_failed_run_is_failed_and_the_next_session_makes_its_own(
     assert mlflow_runs(tmp_path)["status"].tolist() == ["FAILED", "FINISHED"]
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which nothing is to be written but an empty MLflow store."""
+    return tmp_path_factory.mktemp("untouched")
+
+
 @pytest.mark.parametrize(
     ("pipeline", "params", "message"),
     [
@@ -246,20 +253,20 @@ def test_failed_run_is_failed_and_the_next_session_makes_its_own(
     ],
 )
 def test_wrong_parameters_are_refused_before_a_run_opens(
-    tmp_path: Path, pipeline: str, params: dict[str, Any], message: str
+    untouched: Path, pipeline: str, params: dict[str, Any], message: str
 ) -> None:
     import mlflow
 
     with pytest.raises(Exception, match=message):
-        run_project(tmp_path, pipeline, **params)
+        run_project(untouched, pipeline, **params)
     assert mlflow.active_run() is None
-    assert not (tmp_path / "data").exists()
-    assert not (tmp_path / "mlflow.db").exists() or mlflow_runs(tmp_path).empty
+    assert not (untouched / "data").exists()
+    assert not (untouched / "mlflow.db").exists() or mlflow_runs(untouched).empty
 
 
-def test_missing_tissue_is_named(tmp_path: Path) -> None:
+def test_missing_tissue_is_named(study: Path) -> None:
     with pytest.raises(Exception, match=r"there is no file .*nowhere.h5ad.*--params=tissue=<path>"):
-        run_project(tmp_path, tissue=str(tmp_path / "nowhere.h5ad"))
+        run_project(study, tissue=str(study / "nowhere.h5ad"), study="nowhere")
 
 
 def test_a_study_can_have_an_environment_of_its_own(
