@@ -409,9 +409,9 @@ class AttentionModule:
         max_distance: float = 100,
         bin_size: float = 5,
         min_bin_count: int = 50,
-        show: bool = True,  # noqa: FBT001, FBT002
-        save_png: bool = False,  # noqa: FBT001, FBT002
-        save_svg: bool = False,  # noqa: FBT001, FBT002
+        show: bool = True,  # noqa: FBT001, FBT002 - as above
+        save_png: bool = False,  # noqa: FBT001, FBT002 - as above
+        save_svg: bool = False,  # noqa: FBT001, FBT002 - as above
         save_dir: str | os.PathLike[str] = "./figures",
     ) -> dict[str, Figure]:
         """Draw attention against distance, one figure per receiver type.

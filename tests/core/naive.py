@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-import pytest
 import torch
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from tissue_crosstalk.core.attention import extract_attention
 from tissue_crosstalk.core.checkpoint import load_model
@@ -38,18 +36,6 @@ from tissue_crosstalk.core.tables import Shard
 from tissue_crosstalk.core.tissue import PreparedTissue
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, in the modules that import this: threads that wait for each other on tiny arrays, and
-    for the cores that other processes have, take several times as long.
-    """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(n_threads)
 
 
 Floats = npt.NDArray[np.floating[Any]]

@@ -13,7 +13,6 @@ from naive import (
     golden,
     made_tissue,
     naive_network,
-    one_thread,  # noqa: F401  # autouse
     random_network,
     random_tissue,
 )

@@ -11,7 +11,6 @@ from naive import (
     TINY,
     golden,
     naive_norms,
-    one_thread,  # noqa: F401  # autouse
     random_network,
     random_tissue,
 )

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from naive import (
     golden,
-    one_thread,  # noqa: F401  # autouse
 )
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans

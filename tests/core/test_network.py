@@ -12,7 +12,6 @@ from naive import (
     Naive,
     naive_network,
     naive_weights,
-    one_thread,  # noqa: F401  # autouse
     random_network,
     res_mlp,
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from naive import (
-    one_thread,  # noqa: F401  # autouse
     random_model,
     random_tissue,
     stored_attention,

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from naive import (
     Stored,
-    one_thread,  # noqa: F401  # autouse
     random_model,
     random_network,
     random_tissue,

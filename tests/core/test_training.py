@@ -14,7 +14,6 @@ from naive import (
     made_tissue,
     naive_network,
     naive_weights,
-    one_thread,  # noqa: F401  # autouse
     random_network,
     random_tissue,
 )

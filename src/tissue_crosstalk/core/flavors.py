@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float32]
 Weight = Callable[[Array, Mapping[str, Array], npt.NDArray[np.int32]], Array]
 
 
-def vanilla(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:  # noqa: ARG001
+def vanilla(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.int32]) -> Array:  # noqa: ARG001 - one signature
     """Return the patterns as they are: how much attention each neighbor gets, (head, cell, neighbor)."""
     return patterns
 

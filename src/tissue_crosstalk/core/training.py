@@ -199,7 +199,7 @@ def train_model(
             losses = _losses(network, tissue, neighbors, batch, settings.neighbor_dropout, dropout_rng)
             loss = losses.reconstruction + alpha * losses.entropy + settings.value_l1_penalty * losses.value_l1
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
             optimizer.step()
             terms = (loss, losses.reconstruction, losses.entropy, losses.value_l1)
             sums += len(batch) * np.array([float(term.detach()) for term in terms])
