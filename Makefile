@@ -25,7 +25,7 @@ run: $(INSTALLED)  ## Simulate a tissue, train a model, and run the main job to 
 	$(BIN)/kedro run --pipelines=demo
 	@$(BIN)/python -m tissue_crosstalk.outputs demo
 
-test: $(INSTALLED) lint unit  ## Lint, types, layers and all tests
+test: $(INSTALLED) lint unit  ## Lint, types, layers and tests
 
 lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED)  ## The tests; the slow and the real-data ones are run in CI as well
+unit: $(INSTALLED)  ## The tests but for the slow and the real-data ones, which CI runs as well
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not real_data") $(ARGS)
 
 real: $(INSTALLED)  ## All tests, the slow and the real-data ones, too

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,12 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-PROJECT = Path(__file__).resolve().parents[1]
-GOLDEN = PROJECT / "tests" / "golden"
-
-Run = Callable[..., None]
+from sessions import LABELS, PROJECT, run_project
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    return GOLDEN
-
-
-def run_project(root: Path, pipeline: str = "__default__", *, env: str = "test", **params: Any) -> None:
-    """Run a pipeline in a session of its own, as ``kedro run --pipelines=… --params=…`` does."""
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-
-    bootstrap_project(PROJECT)
-    with KedroSession.create(PROJECT, env=env, runtime_params={"root": str(root), **params}) as session:
-        session.run(pipeline_names=[pipeline])
+    return PROJECT / "tests" / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +25,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
     run_project(root, "demo")
     return root
-
-
-LABELS = ("L2/3 IT", "Tumor, CD4+", "T", "../up")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -257,3 +258,51 @@ def test_counts_are_normalised_once(awkward_tissue: Path) -> None:
 
 def test_every_error_is_of_one_family() -> None:
     assert all(issubclass(kind, CrosstalkError) for kind in (NeighborError, ParameterError, ResultError, TissueError))
+
+
+def test_padding_is_possible_where_the_error_says_so(model: CrosstalkModel, adata: AnnData) -> None:
+    few = adata[np.union1d(np.arange(8), np.flatnonzero(adata.obs["cell_type"] == "T0")[:30])].copy()
+    padded = AttentionModule.compute(model, few, pad_neighbors=True)
+    empty = padded.nn_idxs.isna().to_numpy()
+    assert empty.any()
+    for flavor in FLAVORS:
+        assert (padded.with_flavor(flavor).attention[:, empty] == 0).all()
+    some = AttentionModule.compute(model, few, [0], pad_neighbors=True, flavor="gene-weighted")
+    assert np.isfinite(some.attention).all()
+
+
+def test_colors_are_used_also_where_the_tissue_lacks_a_type(model: CrosstalkModel, adata: AnnData) -> None:
+    from tissue_crosstalk.core.summary import tissue_palette
+
+    some = adata[adata.obs["cell_type"] != "T2"].copy()
+    some.uns["cell_type_colors"] = ["#111111", "#222222", "#444444"]
+    palette = tissue_palette(some, "cell_type", model.cell_types)
+    assert {name: palette[name].lower() for name in ("T0", "T1", "T3")} == {
+        "T0": "#111111",
+        "T1": "#222222",
+        "T3": "#444444",
+    }
+    assert len(set(palette.values())) == 4
+
+
+def test_damaged_folder_is_named(module: AttentionModule, tmp_path: Path) -> None:
+    module.save(tmp_path / "attention")
+    file = tmp_path / "attention" / "nn_idxs" / "part-00000.parquet"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ResultError, match="does not hold whole parquet tables"):
+        AttentionModule.load(tmp_path / "attention")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n_clusters": 2.5}, "n_clusters must be at least 1"),
+        ({"n_clusters": True}, "n_clusters must be at least 1"),
+        ({"random_state": None}, "random_state must be a whole number"),
+        ({"attention_quantile_threshold": "x"}, "attention_quantile_threshold must be at least 0"),
+        ({"n_clusters": 10_000}, "there are only .* distinct compositions"),
+    ],
+)
+def test_wrong_hub_parameters(module: AttentionModule, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        module.compute_communication_hubs(**given)

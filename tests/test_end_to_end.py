@@ -14,9 +14,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import LABELS, PROJECT, run_project
+from sessions import LABELS, PROJECT, run_project
 from tissue_crosstalk import AttentionModule, load_model
 
+REPORTING = {
+    "save_svg": True,
+    "min_bin_count": 10,
+    "palette": {label: f"#{number:02x}4080" for number, label in enumerate(LABELS)},
+}
 FAST: dict[str, Any] = {"flavoring": {"flavors": ["vanilla"]}, "reporting": {"receivers": ["T"]}}
 
 
@@ -48,7 +53,7 @@ def digests(folder: Path) -> dict[str, str]:
 def study(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
     """A finished default run on a tissue with awkward labels and two sections."""
     root = tmp_path_factory.mktemp("study")
-    run_project(root, **awkward_keys, reporting={"save_svg": True, "min_bin_count": 10})
+    run_project(root, **awkward_keys, reporting=REPORTING)
     return root
 
 
@@ -113,6 +118,8 @@ def test_study_annotates_the_tissue(study: Path, awkward_tissue: Path) -> None:
     hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
     assert (hubs.index == original.obs_names).all()
     assert (annotated.obs["hub_cluster"].astype(int) == hubs["hub_cluster"]).all()
+    n_hubs = hubs["hub_cluster"].max() + 1
+    assert annotated.obs["hub_cluster"].cat.categories.tolist() == [str(hub) for hub in range(n_hubs)]
     types = list(annotated.uns["hub_composition_types"])
     np.testing.assert_array_equal(annotated.obsm["hub_composition"], hubs[types].to_numpy())
     attention = annotated.obsp["attention"]
@@ -160,7 +167,7 @@ def test_shards_change_nothing(study: Path, awkward_keys: dict[str, Any], cells_
 
 @pytest.mark.slow
 def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
-    run_project(tmp_path, **awkward_keys, reporting={"save_svg": True, "min_bin_count": 10})
+    run_project(tmp_path, **awkward_keys, reporting=REPORTING)
     for folder in ("06_models", "07_model_output", "08_reporting"):
         first, second = (digests(root / "data" / folder / "awkward") for root in (study, tmp_path))
         differing = {name for name in first if first[name] != second.get(name)}

@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from conftest import PROJECT
+from sessions import PROJECT
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.params import (
     STAGE_PARAMS,
     FlavoringParams,
@@ -19,8 +20,11 @@ from tissue_crosstalk.params import (
     TissueParams,
     TrainingParams,
     check_run_time_parameters,
+    demo_study,
     study_name,
+    user_study,
 )
+from tissue_crosstalk.pipelines.metrics import metric_names
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGE_PARAMS if name != "tissue_reading"])
@@ -58,7 +62,7 @@ def test_errors_say_what_was_expected(kind: type, given: dict[str, Any], message
 
 def test_names_from_the_command_line() -> None:
     assert FlavoringParams(flavors="vanilla+gene-weighted").flavors == ("vanilla", "gene-weighted")
-    assert ReportingParams(receivers="L2/3 IT").receivers == ("L2/3 IT",)
+    assert ReportingParams(receivers="L2/3 IT|CD4+ T").receivers == ("L2/3 IT", "CD4+ T")
     assert TissueParams(labels_key=3).labels_key == "3"
 
 
@@ -77,3 +81,22 @@ def test_study_names(name: str) -> None:
 def test_study_names_never_lead_elsewhere(name: str) -> None:
     with pytest.raises(ParameterError, match="study must be a plain name"):
         study_name(name)
+
+
+def test_the_demo_and_the_users_never_share_a_study() -> None:
+    assert demo_study(None) == "demo"
+    assert demo_study("embryo") == "demo-embryo"
+    assert user_study("embryo") == "embryo"
+    with pytest.raises(ParameterError, match="study must not be 'demo'"):
+        user_study("demo")
+
+
+def test_keys_of_the_model_can_be_overridden_and_unset() -> None:
+    model = TissueKeys(labels_key="kind", section_key="slide", layer="counts")
+    assert TissueParams().keys(model) == model
+    assert TissueParams(section_key="none", layer="none", coord_key="xy").keys(model) == TissueKeys("kind", "xy")
+    assert TissueParams().keys() == TissueKeys("cell_type", "spatial")
+
+
+def test_metrics_of_similar_labels_stay_apart() -> None:
+    assert metric_names(["T/NK", "T+NK", "B"]) == {"T/NK": "T_NK", "T+NK": "T_NK-2", "B": "B"}

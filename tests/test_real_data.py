@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import PROJECT, run_project
+from sessions import PROJECT, run_project
 
 DATA = Path(os.environ.get("CROSSTALK_DATA", PROJECT.parent / "shared" / "data"))
 QUICK: dict[str, Any] = {

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.distance import DistanceBins
-from tissue_crosstalk.core.errors import ParameterError, ResultError, TissueError
+from tissue_crosstalk.core.errors import ParameterError, ResultError, TissueError, is_whole
 from tissue_crosstalk.core.files import whole_file, whole_folder
 from tissue_crosstalk.core.flavors import check_flavors, weigh
 from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
@@ -45,6 +46,7 @@ def train_model(
     *,
     n_neighbors: int = terms.DEFAULT_N_NEIGHBORS,
     log_normalised: bool = False,
+    pad_neighbors: bool = False,
     network: NetworkSettings | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 42,
@@ -62,6 +64,8 @@ def train_model(
         Neighbors per cell.
     log_normalised
         ``X`` is log-normalised already; otherwise it holds counts.
+    pad_neighbors
+        Leave slots empty where a type has too few candidates; otherwise that is an error.
     network, settings
         Sizes of the network and how it is trained; None: the defaults.
     seed
@@ -82,7 +86,7 @@ def train_model(
     tissue = prepare_tissue(adata, keys or Keys(), log_normalised=log_normalised)
     model, _ = training.train_model(
         tissue,
-        find_neighbors(tissue, n_neighbors),
+        find_neighbors(tissue, n_neighbors, pad=pad_neighbors),
         network or NetworkSettings(),
         settings or TrainingSettings(),
         seed=seed,
@@ -134,6 +138,7 @@ class AttentionModule:
         prog_bar: bool = True,  # noqa: FBT001, FBT002 - the signature of the published package
         *,
         log_normalised: bool = False,
+        pad_neighbors: bool = False,
     ) -> AttentionModule:
         """Compute the attention of cells.
 
@@ -154,6 +159,8 @@ class AttentionModule:
         log_normalised
             The expression of `adata` is log-normalised already, though the model was trained on counts. A model of
             amici-st takes the expression as it is in any case.
+        pad_neighbors
+            Leave slots empty where a type has too few candidates; otherwise that is an error.
 
         Raises
         ------
@@ -173,10 +180,12 @@ class AttentionModule:
                 "Pass the tissue as adata=..."
             )
         batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ParameterError(f"batch_size must be at least 1, or None. Got {batch_size!r} instead.")
+        if not is_whole(batch_size) or batch_size < 1:
+            raise ParameterError(
+                f"batch_size must be at least 1 (a whole number), or None. Got {batch_size!r} instead."
+            )
         receivers = _positions(indices, adata.n_obs)
-        tissue, neighbors = prepare_for_model(adata, model, log_normalised=log_normalised)
+        tissue, neighbors = prepare_for_model(adata, model, log_normalised=log_normalised, pad_neighbors=pad_neighbors)
 
         in_tissue_order = tissue.in_tissue_order()
         rows = in_tissue_order[receivers]  # of the receivers, in the order asked for
@@ -323,11 +332,17 @@ class AttentionModule:
                 f"{str(folder)!r} must hold the folders {', '.join(FOLDERS)}. Missing: {', '.join(missing)}. "
                 "Name the folder that AttentionModule.save wrote, or data/07_model_output/<study>."
             )
-        stored = {name: pads.dataset(folder / name, format="parquet") for name in FOLDERS}
-        cells = Cells.read(stored[terms.CELLS])
-        shards = list(
-            read_shards(stored[terms.ATTENTION_PATTERNS], stored[terms.NN_IDXS], cells, nn_dists=stored[terms.NN_DISTS])
-        )
+        try:
+            stored = {name: pads.dataset(folder / name, format="parquet") for name in FOLDERS}
+            cells = Cells.read(stored[terms.CELLS])
+            patterns, nn_idxs, nn_dists = (stored[name] for name in FOLDERS[:3])
+            shards = list(read_shards(patterns, nn_idxs, cells, nn_dists=nn_dists))
+            norms = read_norms(stored[terms.SENDER_NORMS], cells)
+        except (pa.ArrowException, OSError, LookupError) as error:
+            raise ResultError(
+                f"{str(folder)!r} does not hold whole parquet tables: {error}. "
+                "Save the attention, or run the pipeline, again."
+            ) from error
         receivers = np.concatenate([shard.receivers for shard in shards])
         description = _description(folder)
         # The pipelines write cells in spatial order; a saved module keeps the order that was asked for.
@@ -346,7 +361,7 @@ class AttentionModule:
             _patterns=np.concatenate([shard.attention for shard in shards], axis=1)[:, order],
             _nn_idx=np.concatenate([shard.nn_idx for shard in shards])[order],
             _nn_dist=np.concatenate([shard.nn_dist for shard in shards if shard.nn_dist is not None])[order],
-            _norms=read_norms(stored[terms.SENDER_NORMS], cells),
+            _norms=norms,
             _colors=colors,
         )
 
@@ -453,7 +468,7 @@ class AttentionModule:
             present = np.unique(self._labels)
             receivers: list[str] = [self.cells.cell_types[label] for label in present]
         else:
-            receivers = [cell_type_sub] if isinstance(cell_type_sub, str) else list(cell_type_sub)
+            receivers = [cell_type_sub] if isinstance(cell_type_sub, str) else list(dict.fromkeys(cell_type_sub))
         figures = draw_summaries(
             {self.flavor: bins},
             self._palette(palette),

@@ -68,16 +68,14 @@ def _log_parameters(values: Mapping[str, Any]) -> None:
 
     if mlflow.active_run() is None:  # tracking is off
         return
-    flat = dict(_flatten(values))
+    flat = dict(pair for name, value in values.items() for pair in _flatten(value, name))
     # Whole blocks are logged by kedro-mlflow under the block's name; these are their fields.
     mlflow.log_params({name: str(value)[:LONGEST_VALUE] for name, value in flat.items() if "." in name})
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    else:
+        for field in dataclasses.fields(value):
+            yield from _flatten(getattr(value, field.name), f"{prefix}.{field.name}")
+    else:  # also what the user keys by cell type, whose names MLflow may refuse
         yield prefix, value

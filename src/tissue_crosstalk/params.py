@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated
 
@@ -24,15 +25,16 @@ from tissue_crosstalk.core.training import TrainingSettings
 
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
-SEPARATOR = "+"
+
+def _split_at(separator: str) -> BeforeValidator:
+    """Take text for a list: the command line has commas between parameters already."""
+    return BeforeValidator(lambda value: value.split(separator) if isinstance(value, str) else value)
 
 
-def _split_names(value: object) -> object:
-    """Take ``a+b`` for a list: the command line has commas between parameters already."""
-    return value.split(SEPARATOR) if isinstance(value, str) else value
+Flavors = Annotated[tuple[str, ...], _split_at("+")]
+CellTypes = Annotated[tuple[str, ...], _split_at("|")]  # names of cell types have a + or a comma, such as "CD4+ T"
 
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+UNSET = "none"
 
 RUN_TIME_PARAMETERS = (
     "tissue",
@@ -53,7 +55,10 @@ RUN_TIME_PARAMETERS = (
 
 @dataclass(frozen=True, config=_STRICT)
 class TissueParams:
-    """Block ``tissue_reading``: where the tissue holds what. None: as the model has it, or the default."""
+    """Block ``tissue_reading``: where the tissue holds what. None: as the model has it, or the default.
+
+    The text ``none`` for a section key, a radius key or a layer: none, whatever the model has.
+    """
 
     labels_key: str | None = None
     coord_key: str | None = None
@@ -66,12 +71,18 @@ class TissueParams:
 
     def keys(self, base: TissueKeys | None = None) -> TissueKeys:
         """Return the keys, those not given from `base`."""
-        return (base or TissueKeys()).override(
+        keys = (base or TissueKeys()).override(
             labels_key=self.labels_key,
             coord_key=self.coord_key,
             section_key=self.section_key,
             radius_key=self.radius_key,
             layer=self.layer,
+        )
+        return replace(
+            keys,
+            section_key=None if keys.section_key == UNSET else keys.section_key,
+            radius_key=None if keys.radius_key == UNSET else keys.radius_key,
+            layer=None if keys.layer == UNSET else keys.layer,
         )
 
 
@@ -98,7 +109,7 @@ class ExtractionParams:
 class FlavoringParams:
     """Block ``flavoring``."""
 
-    flavors: Names = tuple(FLAVORS)
+    flavors: Flavors = tuple(FLAVORS)
 
     def __post_init__(self) -> None:
         if not self.flavors:
@@ -123,10 +134,10 @@ class HubsParams(HubSettings):
 class ReportingParams:
     """Block ``reporting``."""
 
-    max_distance: float = Field(default=100.0, gt=0)
-    bin_size: float = Field(default=5.0, gt=0)
+    max_distance: float = Field(default=100.0, gt=0, allow_inf_nan=False)
+    bin_size: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     min_bin_count: int = Field(default=50, ge=1)
-    receivers: Names | None = None
+    receivers: CellTypes | None = None
     sel_head: int | None = Field(default=None, ge=0)
     plot_histogram: bool = True
     palette: str | tuple[str, ...] | dict[str, str] | None = None
@@ -134,6 +145,7 @@ class ReportingParams:
 
 
 LARGEST_SEED = 2**32
+DEMO = "demo"
 
 STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
     {
@@ -190,3 +202,17 @@ def study_name(name: object) -> str:
             f"letter or digit. Got {text!r} instead."
         )
     return text
+
+
+def user_study(name: object) -> str:
+    """Return the name of a user's study, which must not be that of the demo."""
+    if str(name) == DEMO:
+        raise ParameterError(
+            f"study must not be {DEMO!r}, which is the study of --pipelines={DEMO}. Choose another name."
+        )
+    return study_name(name)
+
+
+def demo_study(name: object) -> str:
+    """Return the name of the demo's study: never that of a user's."""
+    return DEMO if name is None else f"{DEMO}-{study_name(name)}"

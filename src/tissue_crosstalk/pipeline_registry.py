@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
+from tissue_crosstalk.params import DEMO
 from tissue_crosstalk.pipelines import extraction, flavoring, hubs, reporting, simulation, training
 from tissue_crosstalk.pipelines.simulation.pipeline import create_evaluation_pipeline
-
-DEMO = "demo"
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -19,11 +18,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """
     after_extraction = flavoring.create_pipeline() + hubs.create_pipeline() + reporting.create_pipeline()
     whole = training.create_pipeline() + extraction.create_pipeline() + after_extraction
-    attention = Pipeline(
-        extraction.create_pipeline(from_tissue=True) + after_extraction,
-        inputs={"model": "existing_model"},
-        prefix_datasets_with_namespace=False,
-    )
+    attention = _of_existing_model(extraction.create_pipeline(from_tissue=True) + after_extraction)
     demo = Pipeline(
         simulation.create_pipeline()
         + Pipeline(whole, inputs={"tissue": "simulated_tissue"})
@@ -41,8 +36,13 @@ def register_pipelines() -> dict[str, Pipeline]:
         DEMO: demo,
         "simulation": simulation.create_pipeline(),
         "training": training.create_pipeline(),
-        "extraction": extraction.create_pipeline(),
+        "extraction": _of_existing_model(extraction.create_pipeline()),
         "flavoring": flavoring.create_pipeline(),
         "hubs": hubs.create_pipeline(),
-        "reporting": reporting.create_pipeline(),
+        "reporting": _of_existing_model(reporting.create_pipeline()),
     }
+
+
+def _of_existing_model(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with the model that the user names, else the one that the study trained."""
+    return Pipeline(pipeline, inputs={"model": "existing_model"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tissue_crosstalk.params import study_name
+from tissue_crosstalk.params import demo_study, user_study
 
 PROJECT_PATH = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,8 @@ def artifact_location(root: str) -> str | None:
 RESOLVERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "first_given": first_given,
-        "study_name": study_name,
+        "user_study": user_study,
+        "demo_study": demo_study,
         "tracking_uri": tracking_uri,
         "artifact_location": artifact_location,
     }

@@ -109,9 +109,9 @@ def test_golden_counts_edges_unless_told_otherwise() -> None:
             {"attention_quantile_threshold": float("nan")},
             "attention_quantile_threshold must be at least 0 and below 1.",
         ),
-        ({"n_clusters": 0}, "n_clusters must be at least 1, or null to choose it. Got 0 instead."),
-        ({"random_state": -1}, "random_state must be in [0, 2**32). Got -1 instead."),
-        ({"random_state": 2**32}, "random_state must be in [0, 2**32). Got 4294967296 instead."),
+        ({"n_clusters": 0}, "n_clusters must be at least 1 (a whole number), or null to choose it. Got 0 instead."),
+        ({"random_state": -1}, "random_state must be a whole number in [0, 2**32). Got -1 instead."),
+        ({"random_state": 2**32}, "random_state must be a whole number in [0, 2**32). Got 4294967296 instead."),
         ({"counting": "edge"}, "counting must be 'edges' or 'in_degree'. Got 'edge' instead."),
     ],
 )

@@ -592,11 +592,13 @@ def test_fractions_given_as_counts_are_refused() -> None:
     )
 
 
-def test_counts_given_as_log_normalised_are_warned_of() -> None:
+@pytest.mark.parametrize("largest", [57, 9])
+def test_counts_given_as_log_normalised_are_warned_of(largest: int) -> None:
     adata = counts_adata()
-    adata.X[3, 3] = 57
+    adata.X = np.minimum(adata.X, 5)
+    adata.X[3, 3] = largest
     words = (
-        r"^X looks like counts \(whole numbers up to 57\), but is used as log-normalised expression\. .*"
+        rf"^X looks like counts \(whole numbers up to {largest}\), but is used as log-normalised expression\. .*"
         r"set log_normalised=false where a model is trained\.$"
     )
     with pytest.warns(UserWarning, match=words):
@@ -604,8 +606,8 @@ def test_counts_given_as_log_normalised_are_warned_of() -> None:
     assert (dense(tissue) == adata.X).all()
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_small_whole_numbers_or_fractions_are_no_reason_to_warn(scale: float) -> None:
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_zeros_or_fractions_are_no_reason_to_warn(scale: float) -> None:
     adata = counts_adata()
     adata.X = adata.X * np.float32(scale)
     with warnings.catch_warnings():
@@ -671,3 +673,20 @@ def test_every_error_ends_in_a_sentence() -> None:
     adata = counts_adata()
     for keys in (TissueKeys(labels_key="x"), TissueKeys(coord_key="x"), TissueKeys(layer="x")):
         assert re.fullmatch(r"\S(?:(?!  ).)*\.", refused(adata, keys))
+
+
+def test_cell_types_called_as_a_column_of_the_hub_table_are_refused_at_once() -> None:
+    adata = counts_adata()
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace({adata.obs["cell_type"].iloc[0]: "hub_cluster"})
+    assert "must not have cell types called 'hub_cluster'" in refused(adata)
+
+
+def test_two_columns_of_one_name_are_named() -> None:
+    adata = counts_adata()
+    adata.obs = pd.concat([adata.obs, adata.obs[["cell_type"]]], axis=1)
+    assert refused(adata).startswith("obs has 2 columns called 'cell_type' (labels_key)")
+
+
+def test_a_path_is_no_tissue() -> None:
+    with pytest.raises(TissueError, match="must be an AnnData object. Got str; read it with anndata.read_h5ad"):
+        prepare_tissue("tissue.h5ad", TissueKeys(), log_normalised=False)  # type: ignore[arg-type]

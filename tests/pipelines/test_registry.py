@@ -8,7 +8,7 @@ import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from conftest import PROJECT
+from sessions import PROJECT
 from tissue_crosstalk.pipeline_registry import register_pipelines
 
 STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting")
@@ -24,7 +24,7 @@ def datasets(names: set[str]) -> set[str]:
         ("__default__", {"tissue"}),
         ("attention", {"tissue", "existing_model"}),
         ("demo", set()),
-        ("extraction", {"model_input", "model"}),
+        ("extraction", {"model_input", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "cells"}),
     ],
 )

@@ -58,7 +58,12 @@ def annotate_tissue(
 
     annotated = adata.to_memory() if adata.isbacked else adata.copy()
     clusters = hubs[terms.HUB_CLUSTER].reindex(annotated.obs_names.astype(str))
-    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.astype("Int64").astype("string"))
+    # Categories in the order of the numbers, not of their text: scanpy's legends and colours follow it.
+    names = [str(hub) for hub in range(int(clusters.max()) + 1)]
+    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.astype("Int64").astype("string"), categories=names)
+    annotated.uns.pop(f"{terms.HUB_CLUSTER}_colors", None)  # of other hubs
+    if annotated.obs.index.name in annotated.obs.columns:  # such a table cannot be stored
+        annotated.obs.index.name = None
     types = [column for column in hubs.columns if column != terms.HUB_CLUSTER]
     annotated.obsm[terms.OBSM_HUB_COMPOSITION] = hubs[types].reindex(annotated.obs_names.astype(str)).to_numpy()
     annotated.uns[f"{terms.OBSM_HUB_COMPOSITION}_types"] = np.array(types, dtype=object)

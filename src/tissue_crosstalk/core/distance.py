@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import ParameterError, ResultError, listing
+from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number, listing
 
 RECEIVER: Final = "receiver"
 SENDER: Final = "sender"
@@ -342,5 +342,5 @@ class DistanceBins:
 
 def _check_positive(name: str, value: float) -> None:
     """Raise unless a parameter is a positive finite number."""
-    if not (math.isfinite(value) and value > 0):
+    if not (is_number(value) and value > 0):
         raise ParameterError(f"`{name}` must be a positive number. Got {value!r} instead.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable, Sequence
 
 
@@ -46,3 +48,13 @@ def listing(names: Sequence[object], most: int = 8) -> str:
     shown = ", ".join(repr(str(name)) for name in names[:most])
     hidden = len(names) - most
     return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number (a truth value is not)."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number (a truth value is not)."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import ParameterError, ResultError
+from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number, is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +58,20 @@ class HubSettings:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.attention_quantile_threshold < 1:
+        if not (is_number(self.attention_quantile_threshold) and 0 <= self.attention_quantile_threshold < 1):
             raise ParameterError(
                 "attention_quantile_threshold must be at least 0 and below 1. "
                 f"Got {self.attention_quantile_threshold!r} instead."
             )
-        if self.n_clusters is not None and self.n_clusters < 1:
+        if self.n_clusters is not None and not (is_whole(self.n_clusters) and self.n_clusters >= 1):
             raise ParameterError(
-                f"n_clusters must be at least 1, or null to choose it. Got {self.n_clusters!r} instead."
+                f"n_clusters must be at least 1 (a whole number), or null to choose it. "
+                f"Got {self.n_clusters!r} instead."
             )
-        if not 0 <= self.random_state < 2**32:
-            raise ParameterError(f"random_state must be in [0, 2**32). Got {self.random_state!r} instead.")
+        if not (is_whole(self.random_state) and 0 <= self.random_state < 2**32):
+            raise ParameterError(
+                f"random_state must be a whole number in [0, 2**32). Got {self.random_state!r} instead."
+            )
         if self.counting not in ("edges", "in_degree"):
             raise ParameterError(f"counting must be 'edges' or 'in_degree'. Got {self.counting!r} instead.")
 

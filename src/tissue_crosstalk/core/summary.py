@@ -179,6 +179,7 @@ def tissue_palette(
     labels = adata.obs[labels_key]
     if colors is not None and isinstance(labels.dtype, pd.CategoricalDtype):
         by_type = dict(zip(map(str, labels.cat.categories), colors, strict=False))
-        if set(cell_types) <= set(by_type):
-            own = [str(by_type[name]) for name in cell_types]
+        if by_type.keys() & set(cell_types):
+            distinct = cell_type_palette(cell_types)  # for types of the model that this tissue lacks
+            own = [str(by_type.get(name, distinct[name])) for name in cell_types]
     return cell_type_palette(cell_types, palette, own)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
+from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
 from tissue_crosstalk.core.model import Preprocessing, TissueKeys
 from tissue_crosstalk.core.spatial_order import spatial_order
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RESERVED = frozenset({terms.HUB_CLUSTER, terms.CELL_IDX})
+
 ROWS_AT_ONCE = 50_000
 """Rows of a tissue that are read and normalised at once."""
-
-LARGEST_LOG_VALUE = 20.0
-"""No log1p of a count per cell is larger (e**20 is 5e8)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +125,10 @@ def prepare_tissue(
     Cells at the very same place are allowed: their distance is 0. Categories without a cell are dropped. Labels
     that are numbers become their text (``3`` is the type ``"3"``).
     """
+    if not hasattr(adata, "obsm"):
+        raise TissueError(
+            f"the tissue must be an AnnData object. Got {type(adata).__name__}; read it with anndata.read_h5ad."
+        )
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise TissueError(f"the tissue is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
     cell_names = np.asarray(adata.obs_names.astype(str), dtype=object)
@@ -168,6 +172,9 @@ def _obs_column(adata: AnnData, key: str, parameter: str) -> pd.Series[Any]:
             f"{parameter} names the column {key!r}, which is not in the tissue's obs.{hint} "
             f"Its columns are {listing(list(adata.obs.columns))}."
         )
+    n_columns = int((adata.obs.columns == key).sum())
+    if n_columns > 1:
+        raise TissueError(f"obs has {n_columns} columns called {key!r} ({parameter}); keep one of them.")
     column: pd.Series[Any] = adata.obs[key]
     return column
 
@@ -197,11 +204,16 @@ def _labels(
     adata: AnnData, key: str, cell_types: Sequence[str] | None
 ) -> tuple[npt.NDArray[np.int16], tuple[str, ...]]:
     codes, names = _categories(adata, key, "labels_key")
+    if taken := sorted(RESERVED & set(names)):
+        raise TissueError(
+            f"column {key!r} of obs must not have cell types called {listing(taken)}: these are columns of the hub "
+            "table. Rename them."
+        )
     if cell_types is None:
         if len(names) > np.iinfo(np.int16).max:
             raise TissueError(f"labels_key {key!r} has {len(names)} different values; is it a column of cell types?")
         return codes.astype(np.int16), names
-    unknown = [name for name in names if name not in set(cell_types)]
+    unknown = sorted(set(names) - set(cell_types))
     if unknown:
         hint = did_you_mean(unknown[0], cell_types)
         raise TissueError(
@@ -273,7 +285,8 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
             np.asarray(present, dtype=object), "var_names (gene names)", "call adata.var_names_make_unique()"
         )
         return None, tuple(present)
-    missing = [gene for gene in genes if gene not in set(present)]
+    known = set(present)
+    missing = [gene for gene in genes if gene not in known]
     if missing:
         folded = {name.casefold() for name in present}
         case = " They differ in upper and lower case only." if all(g.casefold() in folded for g in missing) else ""
@@ -339,7 +352,7 @@ def _normalised(
     whole = bool((expression.data == np.round(expression.data)).all())
     largest = float(expression.data.max()) if expression.nnz else 0.0
     if log_normalised:
-        if whole and largest > LARGEST_LOG_VALUE:
+        if whole and largest > 0:  # of all log1p values of normalised counts, only 0 is whole
             warnings.warn(
                 f"{where} looks like counts (whole numbers up to {largest:g}), but is used as log-normalised "
                 "expression. If it holds counts, normalise and log1p them first, or set log_normalised=false where a "

@@ -14,6 +14,16 @@ def metric_name(*parts: str) -> str:
     return ".".join(re.sub(r"[^\w\- ]", "_", part) for part in parts)
 
 
+def metric_names(labels: Iterable[str]) -> dict[str, str]:
+    """Return a name for each label; of labels that differ in refused characters only, the later ones get a number."""
+    names: dict[str, str] = {}
+    for label in labels:
+        plain = metric_name(label)
+        taken = sum(metric_name(other) == plain for other in names)
+        names[label] = f"{plain}-{taken + 1}" if taken else plain
+    return names
+
+
 def single(values: Mapping[str, float]) -> dict[str, Metric]:
     """Return numbers as metrics of one step; those that are not finite are left out."""
     return {name: {"value": float(value), "step": 0} for name, value in values.items() if math.isfinite(value)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tissue_crosstalk.params import FlavoringParams, HubsParams, check_hub_flavor
-from tissue_crosstalk.pipelines.metrics import Metric, history, metric_name, single
+from tissue_crosstalk.pipelines.metrics import Metric, history, metric_names, single
 
 # Kedro evaluates the annotations of a node to find its typed parameters: heavy types are names without a value then.
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def find(
 
 def measure_hubs(hub_selection: dict[str, Any]) -> dict[str, Metric]:
     """Return chosen number of hubs, thresholds, and silhouette with the number of hubs as its step."""
-    thresholds = {metric_name("threshold", name): value for name, value in hub_selection["thresholds"].items()}
+    names = metric_names(hub_selection["thresholds"])
+    thresholds = {f"threshold.{names[label]}": value for label, value in hub_selection["thresholds"].items()}
     metrics = single({"hubs": hub_selection["n_clusters"], **thresholds})
     silhouette = history((int(k), value) for k, value in hub_selection["silhouette"].items())
     return metrics | ({"silhouette by number of hubs": silhouette} if silhouette else {})
