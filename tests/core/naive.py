@@ -1,4 +1,4 @@
-"""What the tests compare with: METHOD in plain loops and float64, and small made-up tissues.
+"""What the tests compare with: the method in plain loops and float64, and small made-up tissues.
 
 The formulas call nothing of the code under test, but for the classes that hold arguments. The tissues and folders at
 the end are made with it.
@@ -57,12 +57,12 @@ TINY = NetworkSettings(
 )
 
 
-# --- METHOD, section 2, an edge at a time
+# --- The network, an edge at a time
 
 
 @dataclass(frozen=True)
 class Naive:
-    """What METHOD says of some receivers, float64."""
+    """What the method says of some receivers, float64."""
 
     patterns: Floats
     """(head, cell, neighbor)"""
@@ -177,7 +177,7 @@ def naive_network(
 
 
 def naive_norms(network: CrossAttentionNetwork, expression: Floats) -> dict[str, Floats]:
-    """Return the norms of METHOD, section 4, each (sender, head), from the full matrices."""
+    """Return the norms of the flavors, each (sender, head), from the full matrices."""
     weights, s = naive_weights(network), network.settings
     norms = {name: np.zeros((len(expression), s.n_heads)) for name in ("value_norm", "info_norm", "gene_norm")}
     for sender, x in enumerate(expression):

@@ -1,4 +1,4 @@
-"""The network against METHOD in plain loops: every size, every slot."""
+"""The network against the method in plain loops: every size, every slot."""
 
 from __future__ import annotations
 

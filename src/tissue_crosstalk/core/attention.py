@@ -179,7 +179,7 @@ def predict(
 
     Notes
     -----
-    Per type the mean expression in training, plus what the heads hear (METHOD, section 2).
+    Per type the mean expression in training, plus what the heads hear (Hong et al., 2025).
     """
     rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers)
     out = np.empty((len(rows), network.n_genes), dtype=np.float32)

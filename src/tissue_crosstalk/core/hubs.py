@@ -155,7 +155,7 @@ def find_hubs(
 
     Notes
     -----
-    METHOD, section 5: strong edges exceed their receiver type's quantile of positive attention; per cell, the types
+    Hong et al. (2025): strong edges exceed their receiver type's quantile of positive attention; per cell, the types
     of its strong neighbors in shares; KMeans on the shares.
     """
     thresholds = attention_thresholds(strength, receiver_labels, len(cell_types), settings.attention_quantile_threshold)

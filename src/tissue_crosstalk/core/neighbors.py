@@ -1,4 +1,4 @@
-"""The nearest cells of other types, per section (METHOD: candidates are all cells of another label)."""
+"""The nearest cells of other types, per section (candidates are all cells of another label)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The cross-attention network: which neighbors a cell listens to, and what it hears.
 
-Every heavy quantity is computed where it depends on the least (METHOD: Hong et al., 2025, bioRxiv
+Every heavy quantity is computed where it depends on the least (Hong et al., 2025, bioRxiv
 10.1101/2025.09.22.677860):
 
 ===========================  =====================  ============================================

@@ -1,4 +1,4 @@
-"""Arrays of attention as Arrow tables, and back. The schemas of METHOD, section 3.
+"""Arrays of attention as Arrow tables, and back.
 
 =================== ================================================= =========================================
 table               rows                                              columns

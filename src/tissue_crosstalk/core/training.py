@@ -164,7 +164,7 @@ def train_model(
     -----
     Loss: mean over the batch of ``sum_g (prediction - x)^2 / 2 + alpha * entropy(a) + lambda * |v|``, with the entropy
     over all neighbors and the dummy slot, averaged over heads, and ``|v|`` summed over heads and their dimensions,
-    averaged over neighbors (METHOD, section 2).
+    averaged over neighbors (Hong et al., 2025).
     """
     import torch
     from tqdm import tqdm
