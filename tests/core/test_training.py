@@ -18,14 +18,17 @@ from naive import (
     random_tissue,
 )
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from tissue_crosstalk.core import training
 from tissue_crosstalk.core.attention import predict
 from tissue_crosstalk.core.errors import ParameterError, TrainingError
-from tissue_crosstalk.core.model import CrosstalkModel
+from tissue_crosstalk.core.model import CrosstalkModel, TissueKeys
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork
-from tissue_crosstalk.core.tissue import PreparedTissue
+from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.simulation import SimulationSettings, simulate_tissue
+from tissue_crosstalk.core.tissue import PreparedTissue, prepare_tissue
 from tissue_crosstalk.core.training import TrainingSettings, patch_batches, train_model
 
 SHORT = TrainingSettings(max_epochs=3, batch_size=16, patch_size=4, attention_penalty_start=1, attention_penalty_end=2)
@@ -464,3 +467,26 @@ def test_a_single_cell_cannot_be_trained_on() -> None:
     neighbors = find_neighbors(tissue, 1, pad=True)
     with pytest.raises(TrainingError, match=r"^training needs at least 2 cells, of which 1 is held out\. Got 1\.$"):
         train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)
+
+
+def test_the_same_seed_gives_the_same_weights_with_several_threads() -> None:
+    """Gradients of a sender that many receivers share are added up by all threads, and must be in one order."""
+    adata, _ = simulate_tissue(SimulationSettings(n_cells=2000, n_genes=60), seed=0)
+    tissue = prepare_tissue(adata, TissueKeys(), log_normalised=False)
+    neighbors = find_neighbors(tissue, 20)
+    # Wide enough that torch shares the work among its threads.
+    settings = NetworkSettings(n_nn_embed=64, n_nn_embed_hidden=128, n_kv_dim=64, n_pos_coef_mlp_hidden=64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2):
+            first, second = (
+                train_model(tissue, neighbors, settings, TrainingSettings(max_epochs=2), seed=1, progress=False)
+                for _ in range(2)
+            )
+    finally:
+        torch.set_num_threads(before)
+    pd.testing.assert_frame_equal(first[1], second[1], check_exact=True)
+    for name, weight in first[0].network.state_dict().items():
+        assert torch.equal(weight, second[0].network.state_dict()[name]), name
+    assert not torch.are_deterministic_algorithms_enabled()

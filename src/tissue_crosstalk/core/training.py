@@ -9,6 +9,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -114,6 +115,20 @@ class TrainingSettings:
         return self.attention_penalty_from + done * (self.attention_penalty_to - self.attention_penalty_from)
 
 
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Have torch add gradients in one order: with several threads it otherwise adds them as they come."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
 @dataclass(frozen=True, eq=False)
 class _Losses:
     """Terms of the loss, means over a batch's receivers."""
@@ -199,7 +214,8 @@ def train_model(
             losses = _losses(network, tissue, neighbors, batch, settings.neighbor_dropout, dropout_rng)
             loss = losses.reconstruction + alpha * losses.entropy + settings.value_l1_penalty * losses.value_l1
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            with _deterministic():
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
             optimizer.step()
             terms = (loss, losses.reconstruction, losses.entropy, losses.value_l1)
             sums += len(batch) * np.array([float(term.detach()) for term in terms])
