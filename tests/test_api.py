@@ -16,7 +16,7 @@ from tissue_crosstalk import AttentionModule, load_model, train_model
 from tissue_crosstalk.core.errors import CrosstalkError, NeighborError, ParameterError, ResultError, TissueError
 from tissue_crosstalk.core.model import CrosstalkModel
 from tissue_crosstalk.core.network_settings import NetworkSettings
-from tissue_crosstalk.core.training import TrainingSettings
+from tissue_crosstalk.core.training_settings import TrainingSettings
 
 FLAVORS = ("vanilla", "value-weighted", "info-weighted", "gene-weighted")
 TINY = NetworkSettings(

@@ -27,7 +27,7 @@ from tissue_crosstalk.core.model_input import prepare_for_model
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
 from tissue_crosstalk.core.summary import draw_summaries, tissue_palette
-from tissue_crosstalk.core.training import TrainingSettings
+from tissue_crosstalk.core.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,6 +51,7 @@ def train_model(
     settings: TrainingSettings | None = None,
     seed: int = 42,
     prog_bar: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> CrosstalkModel:
     """Train a model of a tissue, which remembers the tissue while this process lasts.
 
@@ -72,6 +73,9 @@ def train_model(
         Of everything random.
     prog_bar
         Whether to show progress (in a terminal).
+    checkpoint
+        File (``.safetensors``) that keeps the last epoch: where training was interrupted, it goes on from there. A
+        training that is finished deletes it.
 
     Raises
     ------
@@ -82,8 +86,10 @@ def train_model(
     from tissue_crosstalk.core.model import TissueKeys as Keys
     from tissue_crosstalk.core.neighbors import find_neighbors
     from tissue_crosstalk.core.tissue import prepare_tissue
+    from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 
     tissue = prepare_tissue(adata, keys or Keys(), log_normalised=log_normalised)
+    kept = None if checkpoint is None else TrainingCheckpoint(Path(checkpoint))
     model, _ = training.train_model(
         tissue,
         find_neighbors(tissue, n_neighbors, pad=pad_neighbors),
@@ -91,7 +97,10 @@ def train_model(
         settings or TrainingSettings(),
         seed=seed,
         progress=prog_bar,
+        checkpoint=kept,
     )
+    if kept is not None:
+        kept.clear()
     return dataclasses.replace(model, tissue=adata)
 
 

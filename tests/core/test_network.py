@@ -221,9 +221,39 @@ def test_edges_without_padding_mask_nothing() -> None:
 
 def test_softmax_with_dummy_by_hand() -> None:
     """Scores log 1, log 2 and log 3 against a dummy of log 4: shares 1/10, 2/10 and 3/10."""
-    score = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64).log()
+    score = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64).log()[None]  # (cell, neighbor, head)
     share = network_module._softmax_with_dummy(score, np.log(4.0))
-    np.testing.assert_allclose(share.numpy(), [[0.1, 0.2, 0.3]], rtol=1e-12)
+    np.testing.assert_allclose(share.numpy(), [[[0.1], [0.2], [0.3]]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_keys_and_values_equal_those_of_the_layers_one_by_one(name: str, gradients: bool) -> None:
+    """Whether the layer norm's variance comes from its factor, or with gradients from its quadratic form."""
+    network = random_network(N_GENES, N_LABELS, SIZES[name]).double().requires_grad_(gradients)
+    s, layer = network.settings, network.attention_layer
+    embedding = torch.from_numpy(np.random.default_rng(0).normal(size=(5, s.n_nn_embed)))
+    inputs = network.kv_embed(embedding).view(5, s.n_heads, s.n_kv_dim)
+    expected = torch.cat(
+        [
+            torch.einsum("shk,dhk->shd", inputs, layer.W_K) + layer.b_K,
+            torch.einsum("shk,dhk->shd", inputs, layer.W_V) + layer.b_V,
+        ],
+        dim=2,
+    )
+    key_value_map = network.key_value_map()
+    assert (key_value_map.form is not None) == (gradients and network.kv_embed.project_nn is not None)
+    found = key_value_map(network.kv_embed.residual(embedding)).view(expected.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_edges_in_order() -> None:
+    """By sender, then by the receiver's label, then by place."""
+    edges = Edges.from_neighbors(np.array([[2, 0], [0, 2], [2, 1]]), np.ones((3, 2), np.float32), np.array([1, 0, 0]))
+    order = edges.in_order().order
+    assert edges.order is None
+    assert order is not None
+    assert order.tolist() == [2, 1, 5, 3, 4, 0]
 
 
 def test_initial_weights_are_uniform_within_their_bounds() -> None:

@@ -93,9 +93,12 @@ def compute_shard(
 
 def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix) -> Senders:
     """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
+    key_value_map = network.key_value_map()
     parts = [
         network.senders(
-            torch.from_numpy(expression[start : start + ROW_BLOCK].toarray()).to(network.device), blocks=True
+            torch.from_numpy(expression[start : start + ROW_BLOCK].toarray()).to(network.device),
+            blocks=True,
+            key_value_map=key_value_map,
         )
         for start in range(0, max(1, expression.shape[0]), ROW_BLOCK)
     ]

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tissue_crosstalk.core.gather import gather_rows, gram, pair_sums, weighted_sums
 from tissue_crosstalk.core.network_settings import NetworkSettings
 
 ROW_BLOCK = 1024
@@ -57,7 +58,7 @@ class ResMLP(nn.Module):
         body: list[nn.Module] = [
             nn.Linear(n_in, n_hidden),
             nn.LayerNorm(n_hidden),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(n_hidden, n_in),
         ]
         if final_norm or projects:
@@ -84,8 +85,13 @@ class ResMLP(nn.Module):
         hidden
             ``nn[0](x)``, (row, n_hidden).
         """
-        out = F.relu(x + self.nn[1:](hidden))
+        out: Tensor = (x + self.nn[1:](hidden)).relu_()
         return out if self.project_nn is None else self.project_nn(out)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Return ``relu(x + body(x))``, (row, n_in)."""
+        out: Tensor = (x + self.nn(x)).relu_()
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -129,6 +135,51 @@ class Senders:
     value: Tensor
 
 
+LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class KeyValueMap:
+    """Takes the residual of ``kv_embed`` (row, embed) to keys and values (row, head * 2d).
+
+    ``(residual @ product + offset) * scale + shift``, where ``scale`` is one over the root of the layer norm's
+    variance. That is a quadratic form of the residual; a factor of it gives it with the fewest rounding errors, but
+    does so without gradients.
+
+    Attributes
+    ----------
+    product, offset
+        Projections multiplied out, (embed, head * 2d) and (head * 2d,).
+    shift
+        Added last, (head * 2d,).
+    factor
+        The variance is the squared norm of ``residual @ factor[0] + factor[1]``, (embed, embed + 1) and (embed + 1,).
+    form
+        The variance is ``residual' form[0] residual + form[1] residual + form[2]``, (embed, embed), (embed,) and ().
+        Where neither is given, there is no layer norm.
+    """
+
+    product: Tensor
+    offset: Tensor
+    shift: Tensor
+    factor: tuple[Tensor, Tensor] | None = None
+    form: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Return keys and values of each head side by side."""
+        both = torch.addmm(self.offset, residual, self.product)
+        if self.factor is not None:
+            weight, bias = self.factor
+            variance = torch.addmm(bias, residual, weight).square().sum(dim=1, keepdim=True)
+        elif self.form is not None:
+            quadratic, linear, constant = self.form
+            variance = (torch.addmm(linear, residual, quadratic) * residual).sum(dim=1, keepdim=True) + constant
+            variance = variance.clamp_min(0)  # rounding may take that of an input that is all alike below zero
+        else:
+            return both + self.shift
+        return self.shift + both * torch.rsqrt(variance + LAYER_NORM_EPS)
+
+
 @dataclass(frozen=True)
 class Edges:
     """Neighbor slots of some receivers, on rows of a :class:`Senders`.
@@ -143,12 +194,16 @@ class Edges:
         Label of each receiver, (cell,), int64.
     absent
         Slots that take no part (padding, dropout), (cell, neighbor), bool; None where all do.
+    order
+        Places of the flattened slots, sorted by sender and then by the receiver's label; None: not known. Gradients
+        are faster with it (see :meth:`in_order`).
     """
 
     sender: Tensor
     distance: Tensor
     receiver_label: Tensor
     absent: Tensor | None = None
+    order: Tensor | None = None
 
     @classmethod
     def from_neighbors(
@@ -167,6 +222,15 @@ class Edges:
             absent=torch.from_numpy(padded) if any_padded else None,
         )
 
+    def in_order(self) -> Edges:
+        """Return the same edges (on the CPU) with their order."""
+        label = self.receiver_label.numpy()
+        n_labels = int(label.max(initial=0)) + 1
+        pair = self.sender.numpy() * n_labels + label[:, None]
+        # numpy sorts short integers in linear time.
+        pair = pair.astype(np.min_scalar_type(int(pair.max(initial=0))))
+        return replace(self, order=torch.from_numpy(np.argsort(pair, axis=None, kind="stable")))
+
     def to(self, device: torch.device) -> Edges:
         """Return the same edges on `device`."""
         return Edges(
@@ -174,6 +238,7 @@ class Edges:
             self.distance.to(device),
             self.receiver_label.to(device),
             None if self.absent is None else self.absent.to(device),
+            None if self.order is None else self.order.to(device),
         )
 
 
@@ -247,7 +312,48 @@ class CrossAttentionNetwork(nn.Module):
         layer = self.attention_layer
         return torch.einsum("lhq,dhq->lhd", inputs, layer.W_Q) + layer.b_Q
 
-    def senders(self, expression: Tensor, *, blocks: bool = False) -> Senders:
+    def key_value_map(self) -> KeyValueMap:
+        """Return what takes the residual of ``kv_embed`` to keys and values; the same for every sender.
+
+        The key/value input is linear in that residual up to the scale of its layer norm, and the keys and values are
+        linear in the input. So the projections are multiplied out here, once, and the input, much the widest
+        layer of the network, is never made. The layer norm's variance is a quadratic form of the residual.
+        """
+        # In full precision, whatever the rest is in: it is little work.
+        with torch.autocast(self.device.type, enabled=False):
+            return self._key_value_map()
+
+    def _key_value_map(self) -> KeyValueMap:
+        s, layer = self.settings, self.attention_layer
+        weight = torch.cat([layer.W_K, layer.W_V])  # (2d, head, kv_dim)
+        bias = torch.cat([layer.b_K, layer.b_V], dim=1)  # (head, 2d)
+        project = self.kv_embed.project_nn
+        if project is None:  # the input is the residual itself
+            per_head: Tensor = torch.block_diag(*weight.unbind(1))  # type: ignore[no-untyped-call]  # no types in torch
+            return KeyValueMap(per_head.t(), torch.zeros_like(bias).reshape(-1), bias.reshape(-1))
+        linear, norm = project[0], project[1]
+        assert isinstance(linear, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        centred = linear.weight - linear.weight.mean(dim=0)  # (head kv_dim, embed)
+        centred_bias = linear.bias - linear.bias.mean()
+        by_head = weight.permute(1, 0, 2) * norm.weight.view(s.n_heads, 1, -1)  # (head, 2d, kv_dim)
+        product = torch.bmm(by_head, centred.view(s.n_heads, s.n_kv_dim, -1))  # (head, 2d, embed)
+        offset = torch.einsum("hdk,hk->hd", by_head, centred_bias.view(s.n_heads, -1))
+        shift = torch.einsum("dhk,hk->hd", weight, norm.bias.view(s.n_heads, -1)) + bias
+        width = len(centred)
+        maps = product.flatten(0, 1).t(), offset.reshape(-1), shift.reshape(-1)
+        if centred.requires_grad:
+            form = (
+                gram(centred) / width,
+                2 * (centred_bias @ centred) / width,
+                centred_bias.square().mean(),
+            )
+            return KeyValueMap(*maps, form=form)
+        affine = torch.cat([centred, centred_bias[:, None]], dim=1).cpu().double() / math.sqrt(width)
+        triangle = torch.linalg.qr(affine, mode="r").R.to(centred)
+        return KeyValueMap(*maps, factor=(triangle[:, :-1].t().contiguous(), triangle[:, -1].contiguous()))
+
+    def senders(self, expression: Tensor, *, blocks: bool = False, key_value_map: KeyValueMap | None = None) -> Senders:
         """Compute what depends on the sender alone, once per sender.
 
         Parameters
@@ -256,17 +362,14 @@ class CrossAttentionNetwork(nn.Module):
             Log-normalised expression, (sender, gene).
         blocks
             Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+        key_value_map
+            From :meth:`key_value_map`, for callers that come with several parts of the senders.
         """
-        s, layer = self.settings, self.attention_layer
+        s = self.settings
+        to_key_value = key_value_map or self.key_value_map()
         embedding = _rowwise(self.nn_embed, expression, blocks=blocks)
-
-        def keys_values(rows: Tensor) -> Tensor:
-            inputs = self.kv_embed(rows).view(-1, s.n_heads, s.n_kv_dim)
-            weight = torch.cat([layer.W_K, layer.W_V])  # (2d, head, kv_dim): both projections in one product
-            both = torch.bmm(inputs.transpose(0, 1), weight.permute(1, 2, 0))  # (head, row, 2d)
-            return both.transpose(0, 1) + torch.cat([layer.b_K, layer.b_V], dim=1)
-
-        both = _rowwise(keys_values, embedding, blocks=blocks)
+        both = _rowwise(lambda rows: to_key_value(self.kv_embed.residual(rows)), embedding, blocks=blocks)
+        both = both.view(-1, s.n_heads, 2 * s.n_head_size)
         return Senders(embedding, both[..., : s.n_head_size], both[..., s.n_head_size :])
 
     def distance_coefficients(
@@ -285,8 +388,9 @@ class CrossAttentionNetwork(nn.Module):
 
         def coefficients(sender: Tensor, label: Tensor) -> Tensor:
             sender, label = sender.squeeze(1), label.squeeze(1)
-            x = torch.cat([embedding[sender], self.ct_embed.weight[label]], dim=1)
-            raw = mlp.after_first_linear(x, by_sender[sender] + by_label[label])
+            in_order = torch.arange(len(sender), device=sender.device)
+            x = torch.cat([gather_rows(embedding, sender, in_order), gather_rows(self.ct_embed.weight, label)], dim=1)
+            raw = mlp.after_first_linear(x, pair_sums(by_sender, by_label, sender, label))
             return F.softplus(raw + self.settings.pos_coef_offset)
 
         return _rowwise(coefficients, pair_sender[:, None], pair_label[:, None], blocks=blocks)
@@ -316,27 +420,23 @@ class CrossAttentionNetwork(nn.Module):
         # Number the (sender, receiver label) pairs that occur. A table of flags is linear in edges; sorting is not.
         pair_of_edge = edges.sender * self.n_labels + edges.receiver_label[:, None]
         occurs = torch.zeros(n_senders * self.n_labels, dtype=torch.bool, device=pair_of_edge.device)
-        occurs[(pair_of_edge if edges.absent is None else pair_of_edge[~edges.absent]).reshape(-1)] = True
-        pairs = occurs.nonzero().squeeze(1)
+        occurs[pair_of_edge.reshape(-1)] = True
+        pairs = occurs.nonzero().squeeze(1)  # by sender, then by label
         number = torch.zeros(len(occurs), dtype=torch.int64, device=pair_of_edge.device)
-        number[pairs] = torch.arange(len(pairs), device=pair_of_edge.device)
-        if len(pairs) == 0:  # every slot is padding
-            shape = (edges.sender.shape[0], self.settings.n_heads, edges.sender.shape[1])
-            return senders.key.new_zeros(shape)
-        edge_pair = number[pair_of_edge]  # (cell, neighbor); an absent slot points at pair 0 and is masked below
+        number[pairs] = in_order = torch.arange(len(pairs), device=pair_of_edge.device)
+        edge_pair = number[pair_of_edge]  # (cell, neighbor)
         pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
         coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
-        base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)[pairs]
+        base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)
+        base = gather_rows(base, pairs, in_order)
         reach = edges.distance / self.settings.distance_kernel_unit_scale
-        heads = []
-        for head in range(self.settings.n_heads):
-            score = base[:, head][edge_pair] - coefficient[:, head][edge_pair] * reach
-            if edges.absent is not None:
-                score = score.masked_fill(edges.absent, -math.inf)
-            heads.append(_softmax_with_dummy(score, self.settings.attention_dummy_score))
-        return torch.stack(heads, dim=1)
+        of_edge = gather_rows(torch.cat([base, coefficient], dim=1), edge_pair, edges.order)  # (cell, neighbor, 2 head)
+        score = of_edge[..., : self.settings.n_heads] - of_edge[..., self.settings.n_heads :] * reach[..., None]
+        if edges.absent is not None:
+            score = score.masked_fill(edges.absent[..., None], -math.inf)
+        return _softmax_with_dummy(score, self.settings.attention_dummy_score).transpose(1, 2)
 
-    def attend(self, value: Tensor, pattern: Tensor, sender: Tensor) -> Tensor:
+    def attend(self, value: Tensor, pattern: Tensor, sender: Tensor, order: Tensor | None = None) -> Tensor:
         """Return what each head hears, ``z = sum_j a * v``, (cell, head, d).
 
         Parameters
@@ -347,30 +447,39 @@ class CrossAttentionNetwork(nn.Module):
             (cell, head, neighbor).
         sender
             Row of the sender in each slot, (cell, neighbor).
+        order
+            Of the edges, where gradients are wanted.
         """
-        n_cells, n_heads, n_neighbors = pattern.shape
-        rows = sender[:, None, :] * n_heads + torch.arange(n_heads, device=sender.device)[None, :, None]
-        # A weighted embedding bag sums without ever holding (cell, neighbor, head, d).
-        heard = F.embedding_bag(
-            rows.reshape(-1, n_neighbors),
-            value.reshape(-1, self.settings.n_head_size),
-            per_sample_weights=pattern.reshape(-1, n_neighbors),
-            mode="sum",
-        )
-        return heard.view(n_cells, n_heads, self.settings.n_head_size)
+        return weighted_sums(value, pattern, sender, order)
+
+    def states(self, heard: Tensor, receiver_label: Tensor, *, blocks: bool = False) -> Tensor:
+        """Return what the linear head reads, (cell, embed), from what the heads hear, (cell, head, d).
+
+        Parameters
+        ----------
+        heard
+            From :meth:`attend`.
+        receiver_label
+            Label of each receiver, (cell,).
+        blocks
+            Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+        """
+        layer = self.attention_layer
+        query = self.queries().reshape(self.n_labels, -1)
+        output = layer.W_O.reshape(layer.W_O.shape[0], -1).t()  # (head * d, embed)
+
+        def normalised(rows: Tensor, labels: Tensor) -> Tensor:
+            state: Tensor = layer.norm_o(rows @ output + gather_rows(query, labels.squeeze(1)))
+            return state
+
+        return _rowwise(normalised, heard.flatten(1), receiver_label[:, None], blocks=blocks)
 
     def predict(self, heard: Tensor, receiver_label: Tensor) -> Tensor:
         """Return the predicted expression, (cell, gene), from what the heads hear, (cell, head, d)."""
-        layer = self.attention_layer
-        query = self.queries().reshape(self.n_labels, -1)
-        out = torch.einsum("nhd,ehd->ne", heard, layer.W_O) + query[receiver_label]
-        difference: Tensor = self.linear_head(layer.norm_o(out))
+        difference: Tensor = self.linear_head(self.states(heard, receiver_label))
         return self.ct_profiles[receiver_label] + difference
 
 
 def _softmax_with_dummy(score: Tensor, dummy_score: float) -> Tensor:
-    """Softmax over the last axis and one more slot of score `dummy_score`; the slot itself is dropped."""
-    top = score.amax(dim=-1, keepdim=True).clamp_min(dummy_score)
-    weight = torch.exp(score - top)
-    total: Tensor = weight.sum(dim=-1, keepdim=True) + torch.exp(dummy_score - top)
-    return weight / total
+    """Softmax over the neighbors (cell, neighbor, head) and one more slot of `dummy_score`; the slot is dropped."""
+    return torch.softmax(F.pad(score, (0, 0, 0, 1), value=dummy_score), dim=1)[:, :-1]

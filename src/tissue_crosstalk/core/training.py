@@ -5,19 +5,20 @@ A batch made of patches has few distinct neighbors, and each is embedded once pe
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tissue_crosstalk.core.errors import ParameterError, TrainingError
+from tissue_crosstalk.core.batches import HeldOut, hold_out, patch_batches
+from tissue_crosstalk.core.devices import choose_device
+from tissue_crosstalk.core.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -28,114 +29,23 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.network import CrossAttentionNetwork
     from tissue_crosstalk.core.network_settings import NetworkSettings
     from tissue_crosstalk.core.tissue import PreparedTissue
+    from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
+    from tissue_crosstalk.core.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_CELLS = 1024
+"""Receivers that are validated at once."""
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a network is trained (defaults: the published ones, but for patches and the distance scale).
+DIVERGED = 10.0
+"""A loss this many times that of the untrained network, or of the types' means if that is larger, has diverged."""
 
-    Parameters
-    ----------
-    max_epochs
-        Epochs at most.
-    batch_size
-        Receivers per step.
-    patch_size
-        Receivers per spatial patch; a batch is made of several. 1: batches of random cells.
-    learning_rate, adam_eps, weight_decay
-        Of Adam.
-    validation_fraction
-        Share of the cells held out to decide when to stop.
-    patience
-        Epochs without a better validation before training stops; the best weights are kept.
-    neighbor_dropout
-        Probability that a neighbor is masked in a step.
-    value_l1_penalty
-        Weight of the L1 penalty on the values.
-    attention_penalty_from, attention_penalty_to, attention_penalty_start, attention_penalty_end
-        Weight of the entropy penalty: 0 before epoch ``start``, then linear from ``from`` to ``to`` until ``end``.
-    auto_distance_scale
-        Measure distances in units of the median distance to the nearest neighbor, whatever the unit of the
-        coordinates, instead of the network setting ``distance_kernel_unit_scale``.
+BARELY = 0.002
+"""A model that predicts held-out cells better than their types' means by less than this share has learned nothing."""
 
-    Raises
-    ------
-    ParameterError
-        If a value is out of range.
-    """
-
-    max_epochs: int = 200
-    batch_size: int = 256
-    patch_size: int = 64
-    learning_rate: float = 1e-3
-    adam_eps: float = 0.01
-    weight_decay: float = 1e-6
-    validation_fraction: float = 0.1
-    patience: int = 20
-    neighbor_dropout: float = 0.1
-    value_l1_penalty: float = 1e-5
-    attention_penalty_from: float = 1e-6
-    attention_penalty_to: float = 1e-3
-    attention_penalty_start: int = 10
-    attention_penalty_end: int = 30
-    auto_distance_scale: bool = True
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        def check(
-            name: str, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
-        ) -> None:
-            value = getattr(self, name)
-            in_range = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
-            if not in_range:
-                span = f"{'above' if open_low else 'at least'} {low:g}"
-                span += f" and {'below' if open_high else 'at most'} {high:g}" if high < math.inf else ""
-                raise ParameterError(f"{name} must be {span}. Got {value!r} instead.")
-
-        for name in ("max_epochs", "batch_size", "patch_size", "patience"):
-            check(name, low=1)
-        for name in ("weight_decay", "value_l1_penalty", "attention_penalty_from", "attention_penalty_to"):
-            check(name, low=0)
-        check("learning_rate", low=0, open_low=True)
-        check("adam_eps", low=0, open_low=True)
-        check("validation_fraction", low=0, high=0.9, open_low=True)
-        check("neighbor_dropout", low=0, high=1, open_high=True)
-        check("attention_penalty_start", low=0)
-        check("attention_penalty_end", low=self.attention_penalty_start)
-
-    def attention_penalty(self, epoch: int) -> float:
-        """Return the weight of the entropy penalty in an epoch (counted from 0)."""
-        start, end = self.attention_penalty_start, self.attention_penalty_end
-        if epoch < start:
-            return 0.0
-        done = 1.0 if epoch >= end else (epoch - start) / (end - start)
-        return self.attention_penalty_from + done * (self.attention_penalty_to - self.attention_penalty_from)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Have torch add gradients in one order: with several threads it otherwise adds them as they come."""
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
-
-
-@dataclass(frozen=True, eq=False)
-class _Losses:
-    """Terms of the loss, means over a batch's receivers."""
-
-    reconstruction: torch.Tensor
-    entropy: torch.Tensor
-    value_l1: torch.Tensor
+# Random numbers are drawn from a stream per purpose and epoch: what one draws never shifts another's, and a training
+# that is resumed draws what it would have drawn.
+_SPLIT, _BATCHES, _DROPOUT = range(3)
 
 
 def train_model(
@@ -146,6 +56,7 @@ def train_model(
     *,
     seed: int,
     progress: bool = True,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> tuple[CrosstalkModel, pd.DataFrame]:
     """Train a model of a tissue.
 
@@ -161,92 +72,86 @@ def train_model(
         Of initial weights, validation split, batches and neighbor dropout.
     progress
         Whether to show a progress bar (only ever shown in a terminal).
+    checkpoint
+        File that keeps the last epoch. Where it keeps one of this very training, training goes on from there, and
+        ends as it would have without the interruption. It is left there: who has the model safe clears it.
 
     Returns
     -------
     model
-        With the weights of the epoch that had the best validation.
+        With the weights of the epoch that had the best validation, on the CPU.
     history
-        One row per epoch: ``epoch``, the mean terms of the training loss, ``validation_reconstruction``, and
-        ``attention_penalty`` (the weight of the entropy in that epoch).
+        One row per epoch: ``epoch``, the mean terms of the training loss, ``validation_reconstruction`` of the cells
+        that decide, ``validation_explained`` (1 less its ratio to that of the types' mean expression), with
+        ``validation_split: both`` the reconstruction of either kind, and ``attention_penalty`` and ``learning_rate``
+        in that epoch.
 
     Raises
     ------
     TrainingError
-        If there are too few cells to hold any out, or the loss is not finite.
+        If there are too few cells to hold any out, the loss is not finite or has diverged, or an epoch cannot be kept.
+    ParameterError
+        If this machine has no such device.
 
     Notes
     -----
     Loss: mean over the batch of ``sum_g (prediction - x)^2 / 2 + alpha * entropy(a) + lambda * |v|``, with the entropy
     over all neighbors and the dummy slot, averaged over heads, and ``|v|`` summed over heads and their dimensions,
     averaged over neighbors (Hong et al., 2025).
+
+    The same tissue, settings and seed give the same weights to the bit on the same device, number of threads and
+    version of torch. Between these, sums are rounded differently, and training takes such differences further.
     """
     import torch
     from tqdm import tqdm
 
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.network import CrossAttentionNetwork
+    from tissue_crosstalk.core.training_checkpoint import TrainingProgress, training_fingerprint
 
-    # One generator per task, so that a change in one does not shift the random numbers of another.
-    split_rng, batch_rng, dropout_seed = np.random.SeedSequence(seed).spawn(3)
-    training, validation = _split(tissue.n_cells, settings.validation_fraction, np.random.default_rng(split_rng))
-    batches_rng = np.random.default_rng(batch_rng)
-    dropout_rng = torch.Generator().manual_seed(int(dropout_seed.generate_state(1)[0]))
-
+    device = choose_device(settings.device)
+    held_out = hold_out(
+        tissue.coordinates,
+        tissue.sections,
+        fraction=settings.validation_fraction,
+        split=settings.validation_split,
+        n_blocks=settings.validation_blocks,
+        rng=_stream(seed, _SPLIT),
+    )
     if settings.auto_distance_scale:
         network_settings = replace(network_settings, distance_kernel_unit_scale=_distance_scale(neighbors))
     network = CrossAttentionNetwork(len(tissue.genes), len(tissue.cell_types), network_settings, seed=seed)
-    network.ct_profiles.copy_(torch.from_numpy(_type_means(tissue, training)))
+    network.ct_profiles.copy_(torch.from_numpy(_type_means(tissue, held_out.training)))
+    network.to(device)
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, eps=settings.adam_eps, weight_decay=settings.weight_decay
+        network.parameters(),
+        lr=settings.learning_rate,
+        eps=settings.adam_eps,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights instead of a dozen
     )
-
-    best, best_epoch, best_weights = math.inf, -1, copy.deepcopy(network.state_dict())
-    history: list[dict[str, float]] = []
-    bar = tqdm(range(settings.max_epochs), desc="training", unit="epoch", disable=None if progress else True)
-    for epoch in bar:
-        alpha = settings.attention_penalty(epoch)
-        network.train()
-        sums, n_seen = np.zeros(4), 0
-        for batch in patch_batches(
-            tissue.coordinates, tissue.sections, training, settings.batch_size, settings.patch_size, batches_rng
-        ):
-            losses = _losses(network, tissue, neighbors, batch, settings.neighbor_dropout, dropout_rng)
-            loss = losses.reconstruction + alpha * losses.entropy + settings.value_l1_penalty * losses.value_l1
-            optimizer.zero_grad(set_to_none=True)
-            with _deterministic():
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-            optimizer.step()
-            terms = (loss, losses.reconstruction, losses.entropy, losses.value_l1)
-            sums += len(batch) * np.array([float(term.detach()) for term in terms])
-            n_seen += len(batch)
-        means = sums / n_seen
-        validated = _validate(network, tissue, neighbors, validation, settings.batch_size)
-        if not (math.isfinite(means[0]) and math.isfinite(validated)):
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch} (training {means[0]:g}, validation {validated:g}). "
-                f"Lower learning_rate (now {settings.learning_rate:g}) or look for extreme values in the expression."
+    trainer = Trainer(tissue, neighbors, held_out, settings, network, optimizer, seed)
+    made = "" if checkpoint is None else training_fingerprint(tissue, neighbors, network_settings, settings, seed)
+    done = None if checkpoint is None else checkpoint.read(made, network, optimizer)
+    if done is None:
+        done = TrainingProgress([], _copied_weights(network), trainer.untrained())
+    bar = tqdm(total=settings.max_epochs, desc="training", unit="epoch", disable=None if progress else True)
+    with bar:
+        bar.update(len(done.history))
+        while not _is_finished(done.history, settings):
+            record = trainer.run_epoch(len(done.history), done.reference)
+            done.history.append(record)
+            if _best_epoch(done.history) == len(done.history) - 1:
+                done = replace(done, best_weights=_copied_weights(network))
+            if checkpoint is not None:
+                checkpoint.write(made, network, optimizer, done)
+            bar.update()
+            bar.set_postfix(
+                train=f"{record['train_reconstruction']:.4g}", validation=f"{record['validation_reconstruction']:.4g}"
             )
-        history.append(
-            {
-                "epoch": epoch,
-                "train_loss": means[0],
-                "train_reconstruction": means[1],
-                "train_entropy": means[2],
-                "train_value_l1": means[3],
-                "validation_reconstruction": validated,
-                "attention_penalty": alpha,
-            }
-        )
-        bar.set_postfix(train=f"{means[1]:.4g}", validation=f"{validated:.4g}")
-        if validated < best:
-            best, best_epoch, best_weights = validated, epoch, copy.deepcopy(network.state_dict())
-        elif epoch - best_epoch >= settings.patience:
-            break
-    bar.close()
-    logger.info("trained %d epochs; best validation %.5g in epoch %d", len(history), best, best_epoch)
-    network.load_state_dict(best_weights)
-    network.eval().requires_grad_(False)
+    _report(done.history)
+    network.load_state_dict(done.best_weights)
+    network.cpu().eval().requires_grad_(False)
     model = CrosstalkModel(
         network=network,
         genes=tissue.genes,
@@ -255,17 +160,267 @@ def train_model(
         n_neighbors=neighbors.idx.shape[1],
         preprocessing=tissue.preprocessing,
     )
-    return model, pd.DataFrame(history).astype({"epoch": np.int32})
+    return model, pd.DataFrame(done.history).astype({"epoch": np.int32})
 
 
-def _split(
-    n_cells: int, validation_fraction: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    n_validation = max(1, round(n_cells * validation_fraction))
-    if n_cells - n_validation < 1:
-        raise TrainingError(f"training needs at least 2 cells, of which 1 is held out. Got {n_cells}.")
-    shuffled = rng.permutation(n_cells)
-    return np.sort(shuffled[n_validation:]), np.sort(shuffled[:n_validation])
+def _stream(seed: int, purpose: int, epoch: int = 0) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, epoch)))
+
+
+def _best_epoch(history: list[dict[str, float]]) -> int:
+    return int(np.argmin([record["validation_reconstruction"] for record in history]))
+
+
+def _is_finished(history: list[dict[str, float]], settings: TrainingSettings) -> bool:
+    if not history:
+        return False
+    return len(history) >= settings.max_epochs or len(history) - 1 - _best_epoch(history) >= settings.patience
+
+
+def _copied_weights(network: CrossAttentionNetwork) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _report(history: list[dict[str, float]]) -> None:
+    best = history[_best_epoch(history)]
+    logger.info(
+        "trained %d epochs; best validation %.5g in epoch %d, %.1f %% less than that of the types' means",
+        len(history),
+        best["validation_reconstruction"],
+        best["epoch"],
+        100 * best["validation_explained"],
+    )
+    if best["validation_explained"] < BARELY:
+        logger.warning(
+            "the model predicts held-out cells barely better than their types' means: its attention may say nothing. "
+            "The neighbors may carry no information; or training stopped on a plateau: try more patience, "
+            "a smaller adam_eps (1e-8), or another seed"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Terms of the loss, means over a batch's receivers.
+
+    Attributes
+    ----------
+    reconstruction
+        Half the squared error, summed over genes.
+    entropy
+        Of the attention over all neighbors and the dummy slot, mean over heads.
+    value_l1
+        Absolute values summed over heads and their dimensions, mean over neighbors.
+    """
+
+    reconstruction: torch.Tensor
+    entropy: torch.Tensor
+    value_l1: torch.Tensor
+
+    def total(self, attention_penalty: float, value_l1_penalty: float) -> torch.Tensor:
+        """Return the loss."""
+        return self.reconstruction + attention_penalty * self.entropy + value_l1_penalty * self.value_l1
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """Epochs of one training.
+
+    Attributes
+    ----------
+    tissue, neighbors
+        Cells with log-normalised expression, and their neighbors.
+    held_out
+        Which cells are trained on.
+    settings
+        Loss and schedule.
+    network, optimizer
+        Changed by every epoch.
+    seed
+        Of batches and neighbor dropout.
+    """
+
+    tissue: PreparedTissue
+    neighbors: Neighbors
+    held_out: HeldOut
+    settings: TrainingSettings
+    network: CrossAttentionNetwork
+    optimizer: torch.optim.Optimizer
+    seed: int
+
+    def untrained(self) -> dict[str, float]:
+        """Return the validation of the untrained network, and that of the types' means alone."""
+        deciding = self.held_out.deciding
+        labels = self.tissue.labels
+        profiles = self.network.ct_profiles.cpu().numpy()
+        total = 0.0
+        for rows in _parts(deciding, VALIDATION_CELLS):
+            difference = profiles[labels[rows]] - self.tissue.expression[rows].toarray()
+            total += 0.5 * float(np.square(difference, dtype=np.float64).sum())
+        return {"untrained": self.validate(deciding), "type_means": total / len(deciding)}
+
+    def run_epoch(self, epoch: int, reference: Mapping[str, float]) -> dict[str, float]:
+        """Train one epoch, and return its record in the history."""
+        import torch
+
+        settings, alpha = self.settings, self.settings.attention_penalty(epoch)
+        learning_rate = settings.learning_rate_in(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        dropout_rng = _stream(self.seed, _DROPOUT, epoch)
+        batches = patch_batches(
+            self.tissue.coordinates,
+            self.tissue.sections,
+            self.held_out.training,
+            settings.batch_size,
+            settings.patch_size,
+            _stream(self.seed, _BATCHES, epoch),
+        )
+        self.network.train()
+        sums: list[torch.Tensor] = []
+        with _reproducible(self.network.device):
+            for batch in batches:
+                dropped = dropout_rng.random((len(batch), self.neighbors.idx.shape[1]), dtype=np.float32)
+                losses = self.losses(batch, dropped < settings.neighbor_dropout if settings.neighbor_dropout else None)
+                loss = losses.total(alpha, settings.value_l1_penalty)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+                self.optimizer.step()
+                terms = (loss, losses.reconstruction, losses.entropy, losses.value_l1)
+                # Left on the device: reading a number there would wait for the step to end.
+                sums.append(len(batch) * torch.stack([term.detach() for term in terms]))
+        means = torch.stack(sums).cpu().double().sum(dim=0).numpy() / len(self.held_out.training)
+        validated = self.validate(self.held_out.deciding)
+        _check(epoch, float(means[1]), validated, reference, settings, finite=bool(np.isfinite(means).all()))
+        record = {
+            "epoch": epoch,
+            "train_loss": float(means[0]),
+            "train_reconstruction": float(means[1]),
+            "train_entropy": float(means[2]),
+            "train_value_l1": float(means[3]),
+            "validation_reconstruction": validated,
+            "validation_explained": 1.0 - validated / max(reference["type_means"], np.finfo(np.float64).tiny),
+        }
+        if settings.validation_split == "both":
+            record["validation_blocks_reconstruction"] = validated
+            record["validation_cells_reconstruction"] = self.validate(self.held_out.cells)
+        return {**record, "attention_penalty": alpha, "learning_rate": learning_rate}
+
+    def validate(self, cells: npt.NDArray[np.intp]) -> float:
+        """Return the mean reconstruction term over cells, nothing masked."""
+        import torch
+
+        self.network.eval()
+        total = 0.0
+        with torch.inference_mode():
+            # Rows are in spatial order, so contiguous parts share neighbors.
+            for rows in _parts(cells, VALIDATION_CELLS):
+                total += float(self.forward(rows).reconstruction.double().sum())
+        return total / len(cells)
+
+    def losses(self, batch: npt.NDArray[np.intp], dropped: npt.NDArray[np.bool_] | None = None) -> Losses:
+        """Return the terms of the loss with neighbors `dropped`, (cell, neighbor), masked."""
+        import torch
+
+        out = self.forward(batch, dropped)
+        dummy = 1.0 - out.patterns.sum(dim=2, keepdim=True)
+        shares = torch.cat([out.patterns, dummy], dim=2).clamp_min(1e-12)  # the limit of a log a at 0 is 0
+        entropy = -(shares * shares.log()).sum(dim=2).mean(dim=1)
+        # A mean over neighbors and then over receivers is a weighted sum over the distinct neighbors. Dropped ones
+        # count: the penalty is over all that there are.
+        value_l1 = out.value.abs().sum(dim=(1, 2)) @ out.weight.to(out.value.device)
+        return Losses(out.reconstruction.mean(), entropy.mean(), value_l1)
+
+    def forward(self, batch: npt.NDArray[np.intp], dropped: npt.NDArray[np.bool_] | None = None) -> _Forward:
+        """Predict a batch of receivers; each of their neighbors is embedded once."""
+        import torch
+
+        from tissue_crosstalk.core.network import Edges
+
+        network, tissue, device = self.network, self.tissue, self.network.device
+        nn_idx = self.neighbors.idx[batch]
+        used, local = np.unique(nn_idx, return_inverse=True)
+        local = local.reshape(nn_idx.shape)
+        if used[0] < 0:  # padded slots are not senders
+            used, local = used[1:], local - 1
+        if not len(used):
+            used = batch[:1].astype(used.dtype)  # padded slots, too, need a row to point at
+        present = local >= 0
+        per_slot = present / np.maximum(present.sum(axis=1, keepdims=True), 1)
+        weight = np.bincount(local[present], weights=per_slot[present], minlength=len(used)) / len(batch)
+        edges = Edges.from_neighbors(local, self.neighbors.dist[batch], tissue.labels[batch])
+        if dropped is not None:
+            masked = torch.from_numpy(dropped)
+            edges = replace(edges, absent=masked if edges.absent is None else edges.absent | masked)
+        if torch.is_grad_enabled():
+            edges = edges.in_order()
+        edges = edges.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.mixed_precision):
+            senders = network.senders(_dense(tissue.expression, used).to(device))
+            patterns = network.patterns(senders, edges)  # (cell, head, neighbor)
+            heard = network.attend(senders.value, patterns, edges.sender, edges.order)
+            prediction = network.predict(heard, edges.receiver_label)
+        target = _dense(tissue.expression, batch).to(device)
+        reconstruction = 0.5 * (prediction - target).square().sum(dim=1)
+        return _Forward(patterns, reconstruction, senders.value, torch.from_numpy(weight.astype(np.float32)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """What the network says of a batch."""
+
+    patterns: torch.Tensor
+    """(cell, head, neighbor)"""
+    reconstruction: torch.Tensor
+    """(cell,)"""
+    value: torch.Tensor
+    """(sender, head, d)"""
+    weight: torch.Tensor
+    """Of each sender in a mean over receivers of means over their neighbors, (sender,), on the CPU."""
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Have other devices than the CPU add in one order; on the CPU, everything that is used here does."""
+    import torch
+
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _check(
+    epoch: int,
+    trained: float,
+    validated: float,
+    reference: Mapping[str, float],
+    settings: TrainingSettings,
+    *,
+    finite: bool,
+) -> None:
+    """Raise :class:`TrainingError` where the loss is not finite or has diverged."""
+    measured = f"reconstruction in training {trained:g}, in validation {validated:g}"
+    advice = (
+        f"Lower learning_rate (now {settings.learning_rate:g}) or raise adam_eps (now {settings.adam_eps:g}), or look "
+        "for extreme values in the expression."
+    )
+    if not (finite and math.isfinite(validated)):
+        raise TrainingError(f"the loss is not finite in epoch {epoch} ({measured}). {advice}")
+    most = DIVERGED * max(reference.values())
+    if max(trained, validated) > most > 0:
+        raise TrainingError(
+            f"training has diverged in epoch {epoch} ({measured}; before training {reference['untrained']:g}, "
+            f"by the types' means alone {reference['type_means']:g}). {advice}"
+        )
+
+
+def _parts(rows: npt.NDArray[np.intp], size: int) -> list[npt.NDArray[np.intp]]:
+    return np.array_split(rows, -(-len(rows) // size))
 
 
 def _distance_scale(neighbors: Neighbors) -> float:
@@ -286,121 +441,7 @@ def _type_means(tissue: PreparedTissue, training: npt.NDArray[np.intp]) -> npt.N
     return means
 
 
-def patch_batches(
-    coordinates: npt.NDArray[np.float64],
-    sections: npt.NDArray[np.int32],
-    cells: npt.NDArray[np.intp],
-    batch_size: int,
-    patch_size: int,
-    rng: np.random.Generator,
-) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield batches of cells in which every cell occurs once, each made of spatially compact patches.
-
-    Parameters
-    ----------
-    coordinates, sections
-        Of all cells, (cell, axis) and (cell,). A patch holds cells of one section.
-    cells
-        Rows to draw from.
-    batch_size, patch_size
-        Cells per batch and per patch at most; with a patch size of 1 the batches are random cells.
-    rng
-        Draws a rotation and offsets, so that the patches of every call are cut differently.
-    """
-    if patch_size == 1:
-        patches = [cells[rng.permutation(len(cells))]]
-    else:
-        patches = []
-        for section in np.unique(sections[cells]):
-            patches += _patches(coordinates, cells[sections[cells] == section], min(patch_size, batch_size), rng)
-        patches = [patches[index] for index in rng.permutation(len(patches))]
-    order = np.concatenate(patches)
-    n_batches = -(-len(order) // batch_size)
-    yield from np.array_split(order, n_batches)
-
-
-def _patches(
-    coordinates: npt.NDArray[np.float64], cells: npt.NDArray[np.intp], patch_size: int, rng: np.random.Generator
-) -> list[npt.NDArray[np.intp]]:
-    """Cut the cells of one section in strips of a rotated plane, and each strip in patches, at random offsets."""
-    angle = rng.uniform(0, 2 * np.pi)
-    plane = coordinates[cells, :2] @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    strip_size = max(patch_size, round(math.sqrt(len(cells) * patch_size)))
-    patches = []
-    for strip in _cut(np.argsort(plane[:, 0], kind="stable"), strip_size, rng):
-        along = strip[np.argsort(plane[strip, 1], kind="stable")]
-        patches += [cells[patch] for patch in _cut(along, patch_size, rng)]
-    return patches
-
-
-def _cut(order: npt.NDArray[np.intp], size: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
-    first = int(rng.integers(1, size + 1))
-    return [part for part in np.split(order, range(first, len(order), size)) if len(part)]
-
-
-def _losses(
-    network: CrossAttentionNetwork,
-    tissue: PreparedTissue,
-    neighbors: Neighbors,
-    batch: npt.NDArray[np.intp],
-    neighbor_dropout: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> _Losses:
-    import torch
-
-    from tissue_crosstalk.core.network import Edges
-
-    nn_idx = neighbors.idx[batch]
-    used, local = np.unique(nn_idx, return_inverse=True)
-    local = local.reshape(nn_idx.shape)
-    if used[0] < 0:  # padded slots are not senders
-        used, local = used[1:], local - 1
-    if not len(used):
-        used = batch[:1].astype(used.dtype)  # padded slots, too, need a row to point at
-    edges = Edges.from_neighbors(local, neighbors.dist[batch], tissue.labels[batch])
-    padded = edges.absent  # before dropout: the penalty is over all neighbors
-    if neighbor_dropout > 0:
-        dropped = torch.rand(nn_idx.shape, generator=generator) < neighbor_dropout
-        edges = replace(edges, absent=dropped if edges.absent is None else edges.absent | dropped)
-    edges = edges.to(network.device)
-    target = _dense(tissue.expression, batch).to(network.device)
-    senders = network.senders(_dense(tissue.expression, used).to(network.device))
-    patterns = network.patterns(senders, edges)  # (cell, head, neighbor)
-    prediction = network.predict(network.attend(senders.value, patterns, edges.sender), edges.receiver_label)
-
-    dummy = 1.0 - patterns.sum(dim=2, keepdim=True)
-    shares = torch.cat([patterns, dummy], dim=2).clamp_min(1e-12)  # the limit of a log a at 0 is 0
-    entropy = -(shares * shares.log()).sum(dim=2).mean(dim=1)
-    size = senders.value.abs().sum(dim=(1, 2))[edges.sender]  # (cell, neighbor)
-    if padded is None:
-        value_l1 = size.mean(dim=1)
-    else:
-        kept = (~padded).to(size.device)
-        value_l1 = (size * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1)
-    reconstruction = 0.5 * (prediction - target).square().sum(dim=1)
-    return _Losses(reconstruction.mean(), entropy.mean(), value_l1.mean())
-
-
-def _validate(
-    network: CrossAttentionNetwork,
-    tissue: PreparedTissue,
-    neighbors: Neighbors,
-    cells: npt.NDArray[np.intp],
-    batch_size: int,
-) -> float:
-    """Return the mean reconstruction term over held-out cells, nothing masked."""
-    import torch
-
-    network.eval()
-    total = 0.0
-    with torch.inference_mode():
-        # Rows are in spatial order, so contiguous batches share neighbors.
-        for batch in np.array_split(cells, -(-len(cells) // batch_size)):
-            total += len(batch) * float(_losses(network, tissue, neighbors, batch).reconstruction)
-    return total / len(cells)
-
-
-def _dense(expression: sparse.csr_matrix, rows: Sequence[int] | npt.NDArray[np.integer]) -> torch.Tensor:
+def _dense(expression: sparse.csr_matrix, rows: npt.NDArray[np.integer]) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(expression[rows].toarray())

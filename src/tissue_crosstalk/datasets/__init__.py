@@ -4,5 +4,6 @@ from tissue_crosstalk.datasets.anndata_dataset import AnnDataDataset
 from tissue_crosstalk.datasets.figures_dataset import FiguresDataset
 from tissue_crosstalk.datasets.model_dataset import ModelDataset
 from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
+from tissue_crosstalk.datasets.training_checkpoint_dataset import TrainingCheckpointDataset
 
-__all__ = ["AnnDataDataset", "FiguresDataset", "ModelDataset", "ParquetShardsDataset"]
+__all__ = ["AnnDataDataset", "FiguresDataset", "ModelDataset", "ParquetShardsDataset", "TrainingCheckpointDataset"]

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from tissue_crosstalk.core.model import CrosstalkModel
+    from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 else:
-    AnnData = CrosstalkModel = Any
+    AnnData = CrosstalkModel = TrainingCheckpoint = Any
     pd = type("pd", (), {"DataFrame": Any})
 
 
@@ -32,13 +33,15 @@ def prepare_training_input(tissue: AnnData, reading: TissueParams) -> AnnData:
     )
 
 
-def train(model_input: AnnData, params: TrainingParams, seed: int) -> tuple[CrosstalkModel, pd.DataFrame]:
-    """Train the cross-attention model until its validation stops improving."""
+def train(
+    model_input: AnnData, params: TrainingParams, seed: int, checkpoint: TrainingCheckpoint
+) -> tuple[CrosstalkModel, pd.DataFrame]:
+    """Train the cross-attention model until its validation stops improving; an interrupted training goes on."""
     from tissue_crosstalk.core.model_input import from_anndata
     from tissue_crosstalk.core.training import train_model
 
     tissue, neighbors = from_anndata(model_input)
-    return train_model(tissue, neighbors, params.network, params, seed=seed)
+    return train_model(tissue, neighbors, params.network, params, seed=seed, checkpoint=checkpoint)
 
 
 def measure_training(training_history: pd.DataFrame) -> dict[str, Metric]:

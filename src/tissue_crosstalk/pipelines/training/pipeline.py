@@ -19,8 +19,9 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 train,
-                inputs=["model_input", "params:training", "params:seed"],
+                inputs=["model_input", "params:training", "params:seed", "training_checkpoint"],
                 outputs=["model", "training_history"],
+                confirms="training_checkpoint",  # which deletes it: what it made is saved
                 name="train_model",
             ),
             Node(measure_training, inputs="training_history", outputs="training_metrics", name="measure_training"),
