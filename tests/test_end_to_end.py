@@ -65,8 +65,22 @@ def test_demo_finds_what_was_planted_files_under_its_name(demo: Path) -> None:
         "flavored_attention", "hubs.parquet", "hub_selection.json",
     }  # fmt: skip
     assert not (demo / "data/07_model_output/tissue").exists()
-    recovery = json.loads((demo / "data/08_reporting/demo/recovery.json").read_text())
-    assert list(recovery) == ["vanilla", "value-weighted", "info-weighted", "gene-weighted"]
+    recovery = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet")
+    assert list(zip(recovery["what"], recovery["name"], strict=True)) == [
+        *[("sender edges", flavor) for flavor in ("vanilla", "value-weighted", "info-weighted", "gene-weighted")],
+        ("affected receivers", "all cells"),
+        ("affected receivers of one type", "type C"),
+        ("affected receivers of one type", "type D"),
+        ("shifted genes", "type A to type C"),
+        ("shifted genes", "type B to type D"),
+    ]
+    assert recovery["n"].tolist()[4:] == [600, *recovery["n"][5:7], 40, 40]
+    assert (recovery["n"][:4] == 600 * 12).all()
+    assert recovery["base_rate"].between(0, 1, inclusive="neither").all()
+    assert recovery["base_rate"].tolist()[-2:] == [6 / 40, 6 / 40]
+    assert (recovery["average_precision"] > 0).all()
+    figure = demo / "data/08_reporting/demo/precision_recall.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> None:
@@ -85,8 +99,38 @@ def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> No
     assert [metric.step for metric in losses] == [0, 1, 2]
     silhouette = client.get_metric_history(run["run_id"], "hubs.silhouette by number of hubs")
     assert [metric.step for metric in silhouette][:3] == [2, 3, 4]
-    artifacts = {file.path for folder in ("attention", "hubs") for file in client.list_artifacts(run["run_id"], folder)}
+    artifacts = {
+        file.path
+        for folder in ("attention", "hubs", "recovery")
+        for file in client.list_artifacts(run["run_id"], folder)
+    }
     assert {"attention/attention_summaries", "hubs/hub_map.png", "hubs/hubs.parquet"} <= artifacts
+    assert {"recovery/recovery.parquet", "recovery/precision_recall.png"} <= artifacts
+    recovery = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet")
+    measures = ("average_precision", "roc_auc", "base_rate", "lift")
+    assert {name: value for name, value in run.items() if name.startswith("metrics.recovery.")} == {
+        f"metrics.recovery.{row['what']}.{row['name']}.{measure.replace('_', ' ')}": row[measure]
+        for row in recovery.to_dict("records")
+        for measure in measures
+    }
+
+
+def test_recovery_of_a_study_whose_truth_is_at_hand(demo: Path, tmp_path: Path) -> None:
+    """The truth of the demo as that of a user's study, whose model is named: the same measures."""
+    for folder in ("01_raw", "05_model_input", "07_model_output"):
+        shutil.copytree(demo / "data" / folder / "demo", tmp_path / "data" / folder / "known")
+    run_project(tmp_path, "recovery", study="known", model=str(demo / "data/06_models/demo/model"))
+    written = tmp_path / "data/08_reporting/known"
+    assert {file.name for file in written.iterdir()} == {
+        "recovery.parquet", "precision_recall_curves.parquet", "precision_recall.png",
+    }  # fmt: skip
+    for name in ("recovery.parquet", "precision_recall_curves.parquet"):
+        tables = [pd.read_parquet(folder / name) for folder in (written, demo / "data/08_reporting/demo")]
+        pd.testing.assert_frame_equal(*tables)
+    assert "metrics.recovery.sender edges.vanilla.lift" in mlflow_runs(tmp_path)
+    (tmp_path / "data/01_raw/known/simulated_truth.json").write_text('{"interactions": [{"sender": "type A"}]}')
+    with pytest.raises(Exception, match="simulated_truth: interaction 0 must have sender and receiver"):
+        run_project(tmp_path, "recovery", study="known", model=str(demo / "data/06_models/demo/model"))
 
 
 def test_tables_have_the_documented_columns_and_no_objects(demo: Path) -> None:

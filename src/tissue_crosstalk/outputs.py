@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 from pathlib import Path
 
@@ -16,6 +16,7 @@ KINDS = {
     "05_model_input": "the prepared tissue",
     "01_raw": "the simulated tissue and what was planted in it",
 }
+FIGURES = ("attention_summaries", "hub_map.png", "hub_composition.png", "precision_recall.png")
 
 
 def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
@@ -28,10 +29,12 @@ def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
             lines += [f"    {_described(entry)}" for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     if len(lines) == 1:
         return f"There are no outputs of study {study!r} in {project / DATA}."
-    lines += _recovery(project / DATA / "08_reporting" / study / "recovery.json")
+    reports = project / DATA / "08_reporting" / study
+    lines += _recovery(reports / "recovery.parquet")
+    figures = [name for name in FIGURES if (reports / name).exists()]
     lines += [
         "Look at it:",
-        f"  figures   open {DATA}/08_reporting/{study}/attention_summaries, hub_map.png, hub_composition.png",
+        f"  figures   open {', '.join(figures) or 'what is'} in {DATA}/08_reporting/{study}/",
         "  runs      make ui   (MLflow: parameters, losses, metrics, figures of every run)",
         "  pipeline  make viz  (Kedro-Viz)",
         f"  python    AttentionModule.load({f'{DATA}/07_model_output/{study}'!r})",
@@ -49,11 +52,34 @@ def _described(entry: Path) -> str:
 def _recovery(file: Path) -> list[str]:
     if not file.is_file():
         return []
-    lines = ["How well attention ranks the planted edges (average precision; chance is the base rate):"]
-    for flavor, measured in json.loads(file.read_text()).items():
-        precision, base = measured["average_precision"], measured["base_rate"]
-        lines.append(f"  {flavor:15} {precision:.3f}, {precision / base:.0f} times the base rate of {base:.3f}")
+    import pandas as pd
+
+    from tissue_crosstalk.core.recovery import EDGES, GENES, NAME, RECEIVERS, RECEIVERS_OF_TYPE, WHAT
+
+    table = pd.read_parquet(file)
+    rows = {what: table[table[WHAT] == what] for what in (EDGES, RECEIVERS, RECEIVERS_OF_TYPE, GENES)}
+    lines = ["How much the model found of what was planted (average precision; base rate: that of a random ranking):"]
+    edges = rows[EDGES].iloc[0]
+    lift = "" if math.isnan(edges["lift"]) else f"{edges['lift']:.0f} times the "
+    lines.append(
+        f"  {EDGES:20}{edges[NAME]} attention {_number(edges['average_precision'])}, "
+        f"{lift}base rate {_number(edges['base_rate'], 3)}"
+    )
+    aucs = [
+        f"{_number(row['roc_auc'])} among {row[NAME]}"
+        for what in (RECEIVERS, RECEIVERS_OF_TYPE)
+        for row in rows[what].to_dict("records")
+    ]
+    lines.append(f"  {RECEIVERS:20}ROC AUC {', '.join(aucs)}")
+    genes = [f"{row[NAME]} {_number(row['average_precision'])}" for row in rows[GENES].to_dict("records")]
+    rates = list(dict.fromkeys(_number(rate) for rate in rows[GENES]["base_rate"]))
+    if genes:
+        lines.append(f"  {GENES:20}{', '.join(genes)}; base rate {' or '.join(rates)}")
     return lines
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def main() -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from tissue_crosstalk.params import DEMO
-from tissue_crosstalk.pipelines import extraction, flavoring, hubs, reporting, simulation, training
-from tissue_crosstalk.pipelines.simulation.pipeline import create_evaluation_pipeline
+from tissue_crosstalk.pipelines import extraction, flavoring, hubs, recovery, reporting, simulation, training
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return every pipeline by name.
 
     ``__default__`` trains a model on the user's tissue and goes on to the report; ``attention`` starts from an
-    existing model; ``demo`` simulates a tissue first, and keeps its files under the study ``demo``. Each stage is
-    there by its own name, too.
+    existing model; ``demo`` simulates a tissue first, measures at the end what was found of what it planted, and keeps
+    its files under the study ``demo``. Each stage is there by its own name, too.
     """
     after_extraction = flavoring.create_pipeline() + hubs.create_pipeline() + reporting.create_pipeline()
     whole = training.create_pipeline() + extraction.create_pipeline() + after_extraction
@@ -22,7 +21,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     demo = Pipeline(
         simulation.create_pipeline()
         + Pipeline(whole, inputs={"tissue": "simulated_tissue"})
-        + create_evaluation_pipeline(),
+        + recovery.create_pipeline(),
         namespace=DEMO,
         # Only what a simulated tissue needs differently has parameters of its own (demo.tissue_reading, demo.training).
         parameters={
@@ -40,6 +39,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "flavoring": flavoring.create_pipeline(),
         "hubs": hubs.create_pipeline(),
         "reporting": _of_existing_model(reporting.create_pipeline()),
+        "recovery": _of_existing_model(recovery.create_pipeline()),
     }
 
 

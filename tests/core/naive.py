@@ -176,6 +176,40 @@ def naive_network(
     return Naive(patterns, dummy, prediction, entropy, value_l1)
 
 
+def naive_diff(
+    network: CrossAttentionNetwork,
+    expression: Floats,
+    labels: Integers,
+    nn_idx: Integers,
+    nn_dist: Floats,
+    sender: int,
+    receiver: int,
+) -> Floats:
+    """Return by how much neighbors of one label change what is predicted for receivers of another, mean, (gene,).
+
+    The two predictions are made anew for every cell, the second without what those neighbors say.
+    """
+    weights, s = naive_weights(network), network.settings
+    patterns = naive_network(network, expression, labels, nn_idx, nn_dist).patterns
+    changes = []
+    for cell in np.flatnonzero(labels == receiver):
+        query = naive_query(weights, s, receiver).reshape(-1)
+        predictions = []
+        for silent in (-1, sender):
+            heard = np.zeros(s.n_embed)
+            for slot, row in enumerate(nn_idx[cell]):
+                if row < 0 or labels[row] == silent:
+                    continue
+                value = naive_value(weights, s, np.asarray(expression[row], float))[2]
+                for head in range(s.n_heads):
+                    said = weights["attention_layer.W_O"][:, head] @ value[head]
+                    heard += patterns[head, cell, slot] * said
+            out = layer_norm(weights, "attention_layer.norm_o", heard + query)
+            predictions.append(weights["ct_profiles"][receiver] + weights["linear_head.weight"] @ out)
+        changes.append(predictions[0] - predictions[1])
+    return np.mean(changes, axis=0)
+
+
 def naive_norms(network: CrossAttentionNetwork, expression: Floats) -> dict[str, Floats]:
     """Return the norms of the flavors, each (sender, head), from the full matrices."""
     weights, s = naive_weights(network), network.settings

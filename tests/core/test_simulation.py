@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.errors import ParameterError, ResultError
 from tissue_crosstalk.core.simulation import (
     CELL_SPACING,
     Interaction,
@@ -179,6 +179,57 @@ def test_the_truth_survives_json() -> None:
 
 def test_no_truth_survives_json() -> None:
     assert interactions_from_record(json.loads(json.dumps(truth_record([])))) == []
+
+
+INTERACTION = {"sender": "A", "receiver": "B", "length_scale": 20, "genes": ["g"]}
+
+
+def test_a_truth_of_ones_own() -> None:
+    assert interactions_from_record({"interactions": [INTERACTION], "source": "a paper"}) == [
+        Interaction("A", "B", 20, ("g",))
+    ]
+
+
+@pytest.mark.parametrize("record", [[INTERACTION], {}, {"interactions": INTERACTION}, None])
+def test_what_is_no_truth_is_refused(record: object) -> None:
+    with pytest.raises(
+        ResultError, match=r"^simulated_truth must be a JSON object .*\. Got .* instead; mend the file\.$"
+    ):
+        interactions_from_record(record)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sender": 3},
+        {"receiver": None},
+        {"length_scale": "20"},
+        {"length_scale": 0},
+        {"length_scale": float("inf")},
+        {"length_scale": True},
+        {"genes": "g"},
+        {"genes": [3]},
+        {"effect": "up"},
+    ],
+)
+def test_what_is_no_interaction_is_refused_by_its_number(given: dict[str, object]) -> None:
+    with pytest.raises(ResultError) as caught:
+        interactions_from_record({"interactions": [INTERACTION, {**INTERACTION, **given}]})
+    assert str(caught.value).startswith("simulated_truth: interaction 1 must have sender and receiver")
+    assert str({**INTERACTION, **given}) in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", INTERACTION)
+def test_an_interaction_without_a_part_is_refused(missing: str) -> None:
+    entry = {name: value for name, value in INTERACTION.items() if name != missing}
+    with pytest.raises(ResultError, match="interaction 0 must have"):
+        interactions_from_record({"interactions": [entry]})
+
+
+def test_long_nonsense_is_cut() -> None:
+    with pytest.raises(ResultError) as caught:
+        interactions_from_record({"interactions": ["x" * 10_000]})
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(

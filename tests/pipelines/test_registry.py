@@ -11,7 +11,7 @@ from kedro.framework.startup import bootstrap_project
 from sessions import PROJECT
 from tissue_crosstalk.pipeline_registry import register_pipelines
 
-STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting")
+STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting", "recovery")
 
 
 def datasets(names: set[str]) -> set[str]:
@@ -21,11 +21,24 @@ def datasets(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("pipeline", "inputs"),
     [
-        ("__default__", {"tissue"}),
+        ("__default__", {"tissue", "training_checkpoint"}),
         ("attention", {"tissue", "existing_model"}),
-        ("demo", set()),
+        ("demo", {"demo.training_checkpoint"}),
         ("extraction", {"model_input", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "cells"}),
+        (
+            "recovery",
+            {
+                "simulated_truth",
+                "attention_patterns",
+                "flavored_attention",
+                "nn_idxs",
+                "nn_dists",
+                "cells",
+                "model_input",
+                "existing_model",
+            },
+        ),
     ],
 )
 def test_what_a_pipeline_needs(pipeline: str, inputs: set[str]) -> None:
@@ -44,6 +57,13 @@ def test_every_stage_is_a_namespace_and_every_node_says_what_it_does() -> None:
         for node in pipelines[stage].nodes:
             assert node.namespace == stage
             assert node.func.__doc__
+
+
+@pytest.mark.parametrize("pipeline", ["__default__", "attention", "demo"])
+def test_recovery_is_measured_where_there_is_a_truth(pipeline: str) -> None:
+    stages = {node.namespace for node in register_pipelines()[pipeline].nodes}
+    assert ("demo.recovery" in stages) == (pipeline == "demo")
+    assert not stages & {"recovery", "simulation"}
 
 
 def test_attention_does_not_train() -> None:

@@ -14,8 +14,28 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from tissue_crosstalk.core.model import CrosstalkModel
+    from tissue_crosstalk.core.neighbors import Neighbors
+    from tissue_crosstalk.core.tissue import PreparedTissue
 
 TABLES = (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS, terms.SENDER_NORMS, terms.CELLS)
+
+
+def model_input_of(model_input: AnnData, model: CrosstalkModel) -> tuple[PreparedTissue, Neighbors]:
+    """Return the tissue and the neighbors of a model input.
+
+    Raises
+    ------
+    ResultError
+        If it was prepared for another model.
+    """
+    tissue, neighbors = from_anndata(model_input)
+    if tissue.genes != model.genes or tissue.cell_types != model.cell_types:
+        raise ResultError(
+            f"the model input was prepared for another model: it has {len(tissue.genes)} genes and "
+            f"{len(tissue.cell_types)} cell types, the model {len(model.genes)} and {len(model.cell_types)}, or their "
+            "names differ. Run the pipeline 'attention', which prepares the tissue for the model."
+        )
+    return tissue, neighbors
 
 
 def extract_tables(
@@ -41,13 +61,7 @@ def extract_tables(
     """
     from tqdm import tqdm
 
-    tissue, neighbors = from_anndata(model_input)
-    if tissue.genes != model.genes or tissue.cell_types != model.cell_types:
-        raise ResultError(
-            f"the model input was prepared for another model: it has {len(tissue.genes)} genes and "
-            f"{len(tissue.cell_types)} cell types, the model {len(model.genes)} and {len(model.cell_types)}, or their "
-            "names differ. Run the pipeline 'attention', which prepares the tissue for the model."
-        )
+    tissue, neighbors = model_input_of(model_input, model)
     count = len(shards(tissue.n_cells, cells_per_shard))
     computed = extract_attention(model.network, tissue, neighbors, cells_per_shard=cells_per_shard)
     bar = tqdm(computed, total=count, desc="extracting attention", unit="shard", disable=None if progress else True)

@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,7 +91,10 @@ class SimulationSettings:
 
 @dataclass(frozen=True)
 class Interaction:
-    """A planted interaction: receivers within `length_scale` (micrometres) of a sender raise `genes`."""
+    """A planted interaction: receivers within `length_scale` of a sender raise `genes`.
+
+    The length is in the unit of the tissue's coordinates, micrometres in a simulated one.
+    """
 
     sender: str
     receiver: str
@@ -229,6 +232,45 @@ def truth_record(interactions: list[Interaction]) -> dict[str, Any]:
     return {"interactions": [{**asdict(i), "genes": list(i.genes)} for i in interactions]}
 
 
-def interactions_from_record(record: dict[str, Any]) -> list[Interaction]:
-    """Return the interactions that :func:`truth_record` wrote."""
-    return [Interaction(**{**entry, "genes": tuple(entry["genes"])}) for entry in record["interactions"]]
+def interactions_from_record(record: object) -> list[Interaction]:
+    """Return the interactions that :func:`truth_record` wrote, or somebody else in its way.
+
+    Raises
+    ------
+    ResultError
+        If the record is something else.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("interactions"), list):
+        raise ResultError(
+            'simulated_truth must be a JSON object {"interactions": [...]}. '
+            f"Got {_shown(record)} instead; mend the file."
+        )
+    return [_interaction(number, entry) for number, entry in enumerate(record["interactions"])]
+
+
+def _interaction(number: int, entry: Any) -> Interaction:
+    expected: dict[str, type | tuple[type, ...]] = {
+        "sender": str,
+        "receiver": str,
+        "length_scale": (int, float),
+        "genes": list,
+    }
+    fits = (
+        isinstance(entry, dict)
+        and entry.keys() == expected.keys()
+        and all(isinstance(entry[name], kind) for name, kind in expected.items())
+        and is_number(entry["length_scale"])
+        and entry["length_scale"] > 0
+        and all(isinstance(gene, str) for gene in entry["genes"])
+    )
+    if not fits:
+        raise ResultError(
+            f"simulated_truth: interaction {number} must have sender and receiver (names of cell types), length_scale "
+            f"(a positive number) and genes (a list of names). Got {_shown(entry)} instead; mend the file."
+        )
+    return Interaction(**{**entry, "genes": tuple(entry["genes"])})
+
+
+def _shown(value: object, most: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
