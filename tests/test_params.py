@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
@@ -25,6 +26,7 @@ from tissue_crosstalk.params import (
     user_study,
 )
 from tissue_crosstalk.pipelines.metrics import metric_names
+from tissue_crosstalk.settings import CONFIG_LOADER_ARGS
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGE_PARAMS if name != "tissue_reading"])
@@ -33,6 +35,53 @@ def test_conf_spells_out_every_parameter_with_its_default(stage: str) -> None:
     kind = STAGE_PARAMS[stage]
     assert kind(**written[stage]) == kind()
     assert set(written[stage]) == {field.name for field in dataclasses.fields(kind)}
+
+
+def parameters(env: str, **given: Any) -> dict[str, Any]:
+    """Return the parameters of an environment, as a session reads them."""
+    loader = OmegaConfigLoader(str(PROJECT / "conf"), env=env, runtime_params=given, **CONFIG_LOADER_ARGS)
+    return dict(loader["parameters"])
+
+
+def test_paper_holds_the_published_settings() -> None:
+    found = parameters("paper")
+    training = TrainingParams(**found["training"])
+    network = dataclasses.asdict(training.network)
+    assert network == {
+        "n_heads": 8, "n_head_size": 32, "n_label_embed": 32, "n_query_embed_hidden": 512, "n_query_dim": 128,
+        "n_nn_embed": 256, "n_nn_embed_hidden": 512, "n_kv_dim": 256, "n_pos_coef_mlp_hidden": 512,
+        "attention_dummy_score": 3.0, "pos_coef_offset": -2.0, "distance_kernel_unit_scale": 1.0,
+    }  # fmt: skip
+    published = {
+        "max_epochs": 400, "learning_rate": 1e-3, "adam_eps": 0.01, "weight_decay": 1e-6, "validation_fraction": 0.1,
+        "patience": 20, "neighbor_dropout": 0.1, "value_l1_penalty": 1e-5, "attention_penalty_from": 1e-6,
+        "attention_penalty_to": 1e-3, "attention_penalty_start": 10, "attention_penalty_end": 30,
+        "auto_distance_scale": False, "learning_rate_schedule": "constant", "learning_rate_warmup": 0,
+        "validation_split": "cells", "mixed_precision": False,
+    }  # fmt: skip
+    assert {name: getattr(training, name) for name in published} == published
+    assert 128 <= training.batch_size <= 512
+    assert TissueParams(**found["tissue_reading"]).n_neighbors == 50
+    assert TissueParams(**parameters("paper", n_neighbors=20)["tissue_reading"]).n_neighbors == 20
+
+
+def test_paper_changes_nothing_but_training_and_neighbors() -> None:
+    base, paper = parameters("base"), parameters("paper")
+    assert {name for name in base if base[name] != paper[name]} == {"training", "tissue_reading"}
+    assert {**paper["tissue_reading"], "n_neighbors": None} == base["tissue_reading"]
+
+
+def test_an_environment_keeps_what_it_does_not_name() -> None:
+    one = parameters("paper", hubs={"n_clusters": 3}, demo={"training": {"max_epochs": 9}}, training={"patience": 5})
+    base, paper = parameters("base"), parameters("paper")
+    assert one["hubs"] == {**base["hubs"], "n_clusters": 3}
+    assert one["demo"] == {**base["demo"], "training": {**base["demo"]["training"], "max_epochs": 9}}
+    assert one["training"] == {**paper["training"], "patience": 5}
+
+
+def test_the_demo_of_the_test_environment_trains_as_its_training_does() -> None:
+    found = parameters("test")
+    assert TrainingParams(**found["demo"]["training"]) == TrainingParams(**found["training"])
 
 
 def test_all_errors_of_a_block_come_together() -> None:

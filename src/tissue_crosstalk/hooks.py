@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -12,7 +11,14 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.params import FlavoringParams, HubsParams, check_hub_flavor, check_run_time_parameters, check_seed
+from tissue_crosstalk.params import (
+    FlavoringParams,
+    HubsParams,
+    check_hub_flavor,
+    check_run_time_parameters,
+    check_seed,
+    flat_fields,
+)
 
 PREFIX = "params:"
 LONGEST_VALUE = 500
@@ -52,9 +58,16 @@ class ParameterTracking:
     """Logs the fields of the parameters to MLflow; kedro-mlflow logs a typed block as one text only."""
 
     @hook_impl(trylast=True)  # after kedro-mlflow has opened the run
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Log the parameters that the pipeline uses."""
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Log the parameters that the pipeline uses, and nest the run under the parent that it was given."""
+        import mlflow
+
+        if mlflow.active_run() is None:  # tracking is off
+            return
         _log_parameters(_parameters(pipeline, catalog))
+        given = run_params.get("runtime_params") or {}
+        if given.get("parent_run"):
+            mlflow.set_tags(_nesting(given))
 
 
 def _parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:
@@ -66,16 +79,14 @@ def _parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:
 def _log_parameters(values: Mapping[str, Any]) -> None:
     import mlflow
 
-    if mlflow.active_run() is None:  # tracking is off
-        return
-    flat = dict(pair for name, value in values.items() for pair in _flatten(value, name))
+    flat = dict(pair for name, value in values.items() for pair in flat_fields(value, name))
     # Whole blocks are logged by kedro-mlflow under the block's name; these are their fields.
     mlflow.log_params({name: str(value)[:LONGEST_VALUE] for name, value in flat.items() if "." in name})
 
 
-def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _flatten(getattr(value, field.name), f"{prefix}.{field.name}")
-    else:  # also what the user keys by cell type, whose names MLflow may refuse
-        yield prefix, value
+def _nesting(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags by which MLflow nests a run; its siblings are of the same pipeline, so it is named by study."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+    tags = {MLFLOW_PARENT_RUN_ID: str(given["parent_run"])}
+    return {**tags, MLFLOW_RUN_NAME: str(given["study"])} if given.get("study") else tags

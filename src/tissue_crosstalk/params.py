@@ -5,11 +5,12 @@ Fields, units and defaults are those of the core's settings; conf/base documents
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -21,7 +22,7 @@ from tissue_crosstalk.core.hubs import HubSettings
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.simulation import SimulationSettings
-from tissue_crosstalk.core.training import TrainingSettings
+from tissue_crosstalk.core.training_settings import TrainingSettings
 
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
@@ -49,8 +50,12 @@ RUN_TIME_PARAMETERS = (
     "seed",
     "study",
     "root",
+    "parent_run",
 )
-"""Names that ``kedro run --params=name=value`` takes beside the blocks of conf/base/parameters*.yml."""
+"""Names that ``kedro run --params=name=value`` takes beside the blocks of conf/base/parameters*.yml.
+
+``parent_run`` is the id of the MLflow run under which this one is nested; ``kedro sweep`` sets it.
+"""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -144,6 +149,24 @@ class ReportingParams:
     save_svg: bool = False
 
 
+GridValue = bool | int | float | str
+
+
+def _default_grid() -> dict[str, tuple[GridValue, ...] | None]:
+    return {
+        "training.network.n_heads": (4, 8),
+        "training.attention_penalty_to": (1e-4, 1e-3),
+        "n_neighbors": (30, 50),
+    }
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SweepParams:
+    """Block ``sweep``: by name of a parameter, the values that ``kedro sweep`` tries. None: it is not swept."""
+
+    grid: dict[str, tuple[GridValue, ...] | None] = Field(default_factory=_default_grid)
+
+
 LARGEST_SEED = 2**32
 DEMO = "demo"
 
@@ -156,9 +179,19 @@ STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
         "flavoring": FlavoringParams,
         "hubs": HubsParams,
         "reporting": ReportingParams,
+        "sweep": SweepParams,
     }
 )
 """Block of conf/base/parameters*.yml, and what it must look like."""
+
+
+def flat_fields(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a block as ``block.field`` with their values, those of blocks in it as well."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from flat_fields(getattr(value, field.name), f"{prefix}.{field.name}")
+    else:  # also what the user keys by cell type, whose names MLflow may refuse
+        yield prefix, value
 
 
 def check_run_time_parameters(names: Iterable[str]) -> None:

@@ -14,4 +14,7 @@ CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "custom_resolvers": RESOLVERS,
+    # What an environment leaves out of a block stays as in base. By default Kedro replaces whole blocks, also by a
+    # single run-time parameter: --env=paper --params=demo.training.max_epochs=9 would lose the rest of demo.
+    "merge_strategy": {"parameters": "soft"},
 }
