@@ -386,10 +386,13 @@ class CrossAttentionNetwork(nn.Module):
         by_sender = _rowwise(lambda rows: F.linear(rows, first.weight[:, :n_embed]), embedding, blocks=blocks)
         by_label = F.linear(self.ct_embed.weight, first.weight[:, n_embed:], first.bias)
 
+        # [embedding ; label embedding] is the sum of both, each with zeros in the other's place.
+        padded_embedding = F.pad(embedding, (0, self.settings.n_label_embed))
+        padded_label = F.pad(self.ct_embed.weight, (n_embed, 0)).to(embedding.dtype)
+
         def coefficients(sender: Tensor, label: Tensor) -> Tensor:
             sender, label = sender.squeeze(1), label.squeeze(1)
-            in_order = torch.arange(len(sender), device=sender.device)
-            x = torch.cat([gather_rows(embedding, sender, in_order), gather_rows(self.ct_embed.weight, label)], dim=1)
+            x = pair_sums(padded_embedding, padded_label, sender, label)
             raw = mlp.after_first_linear(x, pair_sums(by_sender, by_label, sender, label))
             return F.softplus(raw + self.settings.pos_coef_offset)
 

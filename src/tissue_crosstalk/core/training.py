@@ -83,8 +83,8 @@ def train_model(
     history
         One row per epoch: ``epoch``, the mean terms of the training loss, ``validation_reconstruction`` of the cells
         that decide, ``validation_explained`` (1 less its ratio to that of the types' mean expression), with
-        ``validation_split: both`` the reconstruction of either kind, and ``attention_penalty`` and ``learning_rate``
-        in that epoch.
+        ``validation_split: both`` these of the random cells, too (``validation_cells_...``), and
+        ``attention_penalty`` and ``learning_rate`` in that epoch.
 
     Raises
     ------
@@ -248,15 +248,20 @@ class Trainer:
     seed: int
 
     def untrained(self) -> dict[str, float]:
-        """Return the validation of the untrained network, and that of the types' means alone."""
-        deciding = self.held_out.deciding
-        labels = self.tissue.labels
-        profiles = self.network.ct_profiles.cpu().numpy()
-        total = 0.0
-        for rows in _parts(deciding, VALIDATION_CELLS):
-            difference = profiles[labels[rows]] - self.tissue.expression[rows].toarray()
+        """Return the validation of the untrained network, and that of the types' means alone, of either kind."""
+        means = self.by_type_means(self.held_out.deciding)
+        reference = {"untrained": self.validate(self.held_out.deciding), "type_means": means}
+        if self.settings.validation_split == "both":
+            reference["type_means_cells"] = self.by_type_means(self.held_out.cells)
+        return reference
+
+    def by_type_means(self, cells: npt.NDArray[np.intp]) -> float:
+        """Return the mean reconstruction term over cells, each predicted by the mean of its type."""
+        profiles, total = self.network.ct_profiles.cpu().numpy(), 0.0
+        for rows in _parts(cells, VALIDATION_CELLS):
+            difference = profiles[self.tissue.labels[rows]] - self.tissue.expression[rows].toarray()
             total += 0.5 * float(np.square(difference, dtype=np.float64).sum())
-        return {"untrained": self.validate(deciding), "type_means": total / len(deciding)}
+        return total / len(cells)
 
     def run_epoch(self, epoch: int, reference: Mapping[str, float]) -> dict[str, float]:
         """Train one epoch, and return its record in the history."""
@@ -298,11 +303,12 @@ class Trainer:
             "train_entropy": float(means[2]),
             "train_value_l1": float(means[3]),
             "validation_reconstruction": validated,
-            "validation_explained": 1.0 - validated / max(reference["type_means"], np.finfo(np.float64).tiny),
+            "validation_explained": _explained(validated, reference["type_means"]),
         }
-        if settings.validation_split == "both":
-            record["validation_blocks_reconstruction"] = validated
-            record["validation_cells_reconstruction"] = self.validate(self.held_out.cells)
+        if settings.validation_split == "both":  # the blocks decide
+            cells = self.validate(self.held_out.cells)
+            record["validation_cells_reconstruction"] = cells
+            record["validation_cells_explained"] = _explained(cells, reference["type_means_cells"])
         return {**record, "attention_penalty": alpha, "learning_rate": learning_rate}
 
     def validate(self, cells: npt.NDArray[np.intp]) -> float:
@@ -417,6 +423,10 @@ def _check(
             f"training has diverged in epoch {epoch} ({measured}; before training {reference['untrained']:g}, "
             f"by the types' means alone {reference['type_means']:g}). {advice}"
         )
+
+
+def _explained(reconstruction: float, by_type_means: float) -> float:
+    return 1.0 - reconstruction / max(by_type_means, np.finfo(np.float64).tiny)
 
 
 def _parts(rows: npt.NDArray[np.intp], size: int) -> list[npt.NDArray[np.intp]]:

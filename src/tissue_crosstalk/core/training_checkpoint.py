@@ -141,7 +141,7 @@ class TrainingCheckpoint:
             return None
         try:
             history = _checked_history(json.loads(metadata["history"]))
-            reference = {name: float(json.loads(metadata["reference"])[name]) for name in ("untrained", "type_means")}
+            reference = _checked_reference(json.loads(metadata["reference"]))
             expected = network.state_dict()
             weights, best = (_part(tensors, prefix, expected) for prefix in (_NETWORK, _BEST))
             state = _optimizer_state(tensors, list(network.parameters()))
@@ -205,6 +205,13 @@ def _checked_history(history: Any) -> list[dict[str, float]]:
         if not finite or record.get("epoch") != epoch or record.keys() != history[0].keys():
             raise ValueError(f"its history has no record of epoch {epoch}")
     return history
+
+
+def _checked_reference(reference: Any) -> dict[str, float]:
+    for name in ("untrained", "type_means"):
+        if not (isinstance(reference, dict) and isinstance(reference.get(name), float)):
+            raise ValueError(f"its reference has no {name}")
+    return {str(name): float(value) for name, value in reference.items()}
 
 
 def _part(tensors: Mapping[str, Any], prefix: str, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
