@@ -298,8 +298,6 @@ def _report(planned: _Sweep, outcomes: Sequence[Outcome], parent: str) -> None:
 
     frame = table(outcomes)
     file = planned.folder / "sweep.csv"
-    with whole_file(file) as unfinished:
-        frame.to_csv(unfinished, index=False)
     console = Console()
     if not console.is_terminal:  # a file has no width to fold columns to
         console.width = WIDEST
@@ -307,6 +305,13 @@ def _report(planned: _Sweep, outcomes: Sequence[Outcome], parent: str) -> None:
     for outcome in ranked(outcomes):
         if outcome.failure:
             click.echo(f"{outcome.setting.study} failed: {outcome.failure}")
+    try:
+        with whole_file(file) as unfinished:
+            frame.to_csv(unfinished, index=False)
+    except OSError as error:
+        raise click.ClickException(
+            f"{file}: the table above cannot be written: {error}. Make room or give the folder write permission."
+        ) from error
     click.echo(f"Table: {file}")
 
     client = planned.client

@@ -242,6 +242,10 @@ def with_values(parameters: Mapping[str, Any], values: Mapping[str, Any]) -> dic
     changed: dict[str, Any] = dict(parameters)
     for name, value in values.items():
         first, _, rest = name.partition(".")
+        if rest and not isinstance(changed.get(first) or {}, Mapping):
+            raise ParameterError(
+                f"{first!r} must be a block of parameters, because {name!r} is in it. Got {changed[first]!r} instead."
+            )
         changed[first] = with_values(changed.get(first) or {}, {rest: value}) if rest else value
     return changed
 

@@ -91,7 +91,10 @@ def trainer_of(
         ({"patch_size": -1}, "patch_size must be at least 1. Got -1 instead."),
         ({"patience": 0}, "patience must be at least 1. Got 0 instead."),
         ({"learning_rate": 0.0}, "learning_rate must be above 0. Got 0.0 instead."),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0. Got nan instead."),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number. Got nan instead."),
+        ({"max_epochs": "10"}, "max_epochs must be a whole number. Got '10' instead."),
+        ({"batch_size": 2.5}, "batch_size must be a whole number. Got 2.5 instead."),
+        ({"patience": None}, "patience must be a whole number. Got None instead."),
         ({"adam_eps": 0.0}, "adam_eps must be above 0. Got 0.0 instead."),
         ({"weight_decay": -1e-6}, "weight_decay must be at least 0. Got -1e-06 instead."),
         ({"value_l1_penalty": -1.0}, "value_l1_penalty must be at least 0. Got -1.0 instead."),
@@ -109,6 +112,8 @@ def trainer_of(
             "learning_rate_schedule must be one of constant, linear, cosine. Got 'step' instead.",
         ),
         ({"validation_split": "rows"}, "validation_split must be one of blocks, cells, both. Got 'rows' instead."),
+        ({"device": "cuda:01"}, "device must be auto, cpu, cuda, cuda:<number> or mps. Got 'cuda:01' instead."),
+        ({"device": "cuda:200"}, "device must be auto, cpu, cuda, cuda:<number> or mps. Got 'cuda:200' instead."),
         ({"device": "gpu"}, "device must be auto, cpu, cuda, cuda:<number> or mps. Got 'gpu' instead."),
         ({"attention_penalty_start": -1}, "attention_penalty_start must be at least 0. Got -1 instead."),
         (
@@ -519,6 +524,14 @@ def test_explained_is_the_gain_over_the_types_means() -> None:
     means = (0.5 * (by_means - tissue.expression.toarray()[validation]) ** 2).sum(axis=1).mean()
     expected = 1 - history["validation_reconstruction"] / means
     np.testing.assert_allclose(history["validation_explained"], expected, rtol=1e-4)
+
+
+def test_where_the_types_means_are_perfect_nothing_is_explained() -> None:
+    tissue, neighbors = tissue_with_neighbors()
+    values = np.array([[1.0], [2.0], [0.0]])[tissue.labels].repeat(6, axis=1).astype(np.float32)
+    tissue = replace(tissue, expression=sparse.csr_matrix(values))
+    _, history = train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)
+    assert (history["validation_explained"] == 0).all()
 
 
 def test_a_model_that_learned_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -126,27 +126,46 @@ def test_the_device_may_change_between() -> None:
 
     tissue, neighbors = inputs()
     base = training_fingerprint(tissue, neighbors, TINY, SETTINGS, 1)
-    assert base == training_fingerprint(*inputs(), TINY, replace(SETTINGS, device="cpu"), 1)
+    assert base == training_fingerprint(*inputs(), TINY, replace(SETTINGS, device="cpu", patience=3), 1)
     others = [
         training_fingerprint(tissue, neighbors, TINY, SETTINGS, 2),
         training_fingerprint(tissue, neighbors, replace(TINY, n_heads=3), SETTINGS, 1),
-        training_fingerprint(tissue, neighbors, TINY, replace(SETTINGS, patience=3), 1),
+        training_fingerprint(tissue, neighbors, TINY, replace(SETTINGS, value_l1_penalty=0.5), 1),
+        training_fingerprint(tissue, neighbors, TINY, replace(SETTINGS, max_epochs=9), 1),
         training_fingerprint(tissue, Neighbors(neighbors.idx, neighbors.dist * 2), TINY, SETTINGS, 1),
         training_fingerprint(replace(tissue, expression=tissue.expression * 2), neighbors, TINY, SETTINGS, 1),
         training_fingerprint(replace(tissue, genes=tissue.genes[::-1]), neighbors, TINY, SETTINGS, 1),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 8
 
 
-@pytest.mark.parametrize("other", [{"seed": 2}, {"tissue": 5}, {"settings": replace(SETTINGS, patience=3)}])
-def test_the_checkpoint_of_another_training_is_passed_over(
+@pytest.mark.parametrize("other", [{"seed": 2}, {"tissue": 5}, {"settings": replace(SETTINGS, value_l1_penalty=0.5)}])
+def test_the_checkpoint_of_another_training_is_set_aside(
     tmp_path: Path, other: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     interrupt(path, 2, **other)
+    kept = path.read_bytes()
     with caplog.at_level(logging.WARNING):
         assert_equal(trained(TrainingCheckpoint(path)), uninterrupted())
     assert f"{path} keeps an interrupted training of other data, settings, seed or version" in caplog.text
+    assert (tmp_path / "checkpoint.previous.safetensors").read_bytes() == kept
+
+
+def test_more_epochs_go_on_from_fewer(tmp_path: Path) -> None:
+    """With a learning rate that does not depend on how many there are."""
+    path = tmp_path / "checkpoint.safetensors"
+    few = replace(SETTINGS, learning_rate_schedule="constant")
+    trained(TrainingCheckpoint(path), few)
+    more = replace(few, max_epochs=6, patience=30)
+    assert_equal(trained(TrainingCheckpoint(path), more), trained(None, more))
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".0f.unfinished.safetensors").write_bytes(b"half")
+    (tmp_path / "other.safetensors").write_bytes(b"whole")
+    TrainingCheckpoint(tmp_path / "checkpoint.safetensors").clear()
+    assert [file.name for file in tmp_path.iterdir()] == ["other.safetensors"]
 
 
 def test_a_finished_training_leaves_its_checkpoint_until_it_is_cleared(tmp_path: Path) -> None:
@@ -174,6 +193,12 @@ def damaged(path: Path, *, tensors: dict[str, torch.Tensor] | None = None, **cha
         {"history": '[{"epoch": 1}]'},
         {"history": '[{"epoch": NaN}]'},
         {"history": "{"},
+        {"history": '[{"epoch": 0}]'},
+        {"history": '[{"epoch": ' + "9" * 400 + "}]"},
+        {"history": "[" * 100_000},
+        {"reference": '{"untrained": NaN, "type_means": 1.0, "type_means_cells": 1.0}'},
+        {"tensors": {"optimizer.0.step": torch.ones(2)}},
+        {"tensors": {"optimizer.1.exp_avg_sq": torch.full((6, 4), -1.0)}},
         {"reference": "{}"},
         {"tensors": {"network.linear_head.weight": torch.zeros(2, 2)}},
         {"tensors": {"best.linear_head.weight": torch.full((6, 6), torch.nan)}},

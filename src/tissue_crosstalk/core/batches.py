@@ -61,8 +61,9 @@ def hold_out(
     fraction
         Share of the cells held out.
     split
-        ``blocks``: spatial blocks, whose inner cells share no neighbor with a cell that is trained on. ``cells``:
-        random cells, each amid neighbors that its neighbors were trained with. ``both``: half of each.
+        ``blocks``: spatial blocks; the larger a block is against the reach of the neighbors, the fewer of its cells'
+        neighbors are neighbors of cells that are trained on. ``cells``: random cells, nearly all of whose neighbors
+        are. ``both``: half of each.
     n_blocks
         Blocks in all; a block is of one section.
     rng

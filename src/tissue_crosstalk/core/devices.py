@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 AUTO = "auto"
-_NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_NAMES = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?")
 _EXPECTED = "auto, cpu, cuda, cuda:<number> or mps"
 
 

@@ -170,10 +170,14 @@ class KeyValueMap:
         both = torch.addmm(self.offset, residual, self.product)
         if self.factor is not None:
             weight, bias = self.factor
-            variance = torch.addmm(bias, residual, weight).square().sum(dim=1, keepdim=True)
+            with torch.autocast(residual.device.type, enabled=False):
+                rows = residual.to(weight.dtype)
+                variance = torch.addmm(bias, rows, weight).square().sum(dim=1, keepdim=True)
         elif self.form is not None:
             quadratic, linear, constant = self.form
-            variance = (torch.addmm(linear, residual, quadratic) * residual).sum(dim=1, keepdim=True) + constant
+            with torch.autocast(residual.device.type, enabled=False):  # a difference of large numbers
+                rows = residual.to(quadratic.dtype)
+                variance = (torch.addmm(linear, rows, quadratic) * rows).sum(dim=1, keepdim=True) + constant
             variance = variance.clamp_min(0)  # rounding may take that of an input that is all alike below zero
         else:
             return both + self.shift

@@ -43,6 +43,9 @@ DIVERGED = 10.0
 BARELY = 0.002
 """A model that predicts held-out cells better than their types' means by less than this share has learned nothing."""
 
+NOTHING = 1e-12
+"""A reconstruction term of rounding errors alone."""
+
 # Random numbers are drawn from a stream per purpose and epoch: what one draws never shifts another's, and a training
 # that is resumed draws what it would have drawn.
 _SPLIT, _BATCHES, _DROPOUT = range(3)
@@ -74,7 +77,8 @@ def train_model(
         Whether to show a progress bar (only ever shown in a terminal).
     checkpoint
         File that keeps the last epoch. Where it keeps one of this very training, training goes on from there, and
-        ends as it would have without the interruption. It is left there: who has the model safe clears it.
+        ends as it would have without the interruption (on the same kind of device and number of threads). It is left
+        there: who has the model safe clears it.
 
     Returns
     -------
@@ -132,7 +136,11 @@ def train_model(
     )
     trainer = Trainer(tissue, neighbors, held_out, settings, network, optimizer, seed)
     made = "" if checkpoint is None else training_fingerprint(tissue, neighbors, network_settings, settings, seed)
-    done = None if checkpoint is None else checkpoint.read(made, network, optimizer)
+    done = (
+        None
+        if checkpoint is None
+        else checkpoint.read(made, network, optimizer, both=settings.validation_split == "both")
+    )
     if done is None:
         done = TrainingProgress([], _copied_weights(network), trainer.untrained())
     bar = tqdm(total=settings.max_epochs, desc="training", unit="epoch", disable=None if progress else True)
@@ -320,7 +328,7 @@ class Trainer:
         with torch.inference_mode():
             # Rows are in spatial order, so contiguous parts share neighbors.
             for rows in _parts(cells, VALIDATION_CELLS):
-                total += float(self.forward(rows).reconstruction.double().sum())
+                total += float(self.forward(rows).reconstruction.cpu().double().sum())  # mps has no float64
         return total / len(cells)
 
     def losses(self, batch: npt.NDArray[np.intp], dropped: npt.NDArray[np.bool_] | None = None) -> Losses:
@@ -426,7 +434,8 @@ def _check(
 
 
 def _explained(reconstruction: float, by_type_means: float) -> float:
-    return 1.0 - reconstruction / max(by_type_means, np.finfo(np.float64).tiny)
+    # Where the types' means leave nothing to explain, nothing is explained.
+    return 1.0 - reconstruction / by_type_means if by_type_means > NOTHING else 0.0
 
 
 def _parts(rows: npt.NDArray[np.intp], size: int) -> list[npt.NDArray[np.intp]]:

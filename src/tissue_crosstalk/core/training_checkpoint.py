@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tissue_crosstalk import __version__
-from tissue_crosstalk.core.errors import TrainingError
+from tissue_crosstalk.core.errors import TrainingError, is_number
 from tissue_crosstalk.core.files import whole_file
 
 if TYPE_CHECKING:
@@ -32,6 +32,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = "tissue-crosstalk training 1"
+RECORD: Final = frozenset(
+    {
+        "epoch",
+        "train_loss",
+        "train_reconstruction",
+        "train_entropy",
+        "train_value_l1",
+        "validation_reconstruction",
+        "validation_explained",
+        "attention_penalty",
+        "learning_rate",
+    }
+)
+"""What an epoch leaves in the history."""
+RECORD_OF_CELLS: Final = frozenset({"validation_cells_reconstruction", "validation_cells_explained"})
+"""What it leaves beside that where both kinds of cells are held out."""
+
 _NETWORK: Final = "network."
 _BEST: Final = "best."
 _OPTIMIZER: Final = "optimizer."
@@ -100,6 +117,8 @@ class TrainingCheckpoint:
                 save_file(
                     {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, unfinished, metadata
                 )
+                with unfinished.open("rb") as file:  # on disk before it takes the place of the epoch before
+                    os.fsync(file.fileno())
         except Exception as error:  # safetensors has errors of its own for a full disk
             raise TrainingError(
                 f"{self.path}: the last epoch cannot be written: {error}. Make room or give the folder write "
@@ -107,12 +126,26 @@ class TrainingCheckpoint:
             ) from error
 
     def read(
-        self, fingerprint: str, network: CrossAttentionNetwork, optimizer: torch.optim.Optimizer
+        self,
+        fingerprint: str,
+        network: CrossAttentionNetwork,
+        optimizer: torch.optim.Optimizer,
+        *,
+        both: bool,
     ) -> TrainingProgress | None:
         """Restore network and optimiser from the file, and return the rest; None where there is nothing to go on from.
 
-        A checkpoint of another training (data, settings, seed or version), or one that is damaged, is passed over with
-        a warning: the next epoch that is written takes its place.
+        A checkpoint of another training (data, settings, seed or version) is set aside; one whose content makes no
+        sense is passed over. Either is warned of.
+
+        Parameters
+        ----------
+        fingerprint
+            From :func:`training_fingerprint`.
+        network, optimizer
+            To restore; left as they are where there is nothing to go on from.
+        both
+            Whether both kinds of cells are held out, so that an epoch's record tells of both.
 
         Raises
         ------
@@ -127,31 +160,38 @@ class TrainingCheckpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+                # Copies: the tensors would stay mapped onto the file, which the next epoch replaces.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a mapping
         except (SafetensorError, OSError) as error:
             raise TrainingError(self._not_ours(str(error))) from error
         if metadata.get("format") != FORMAT:
             raise TrainingError(self._not_ours(f"its format is {metadata.get('format')!r}"))
         if metadata.get("fingerprint") != fingerprint:
             logger.warning(
-                "%s keeps an interrupted training of other data, settings, seed or version: training starts anew, and "
-                "takes its place after the first epoch",
+                "%s keeps an interrupted training of other data, settings, seed or version: it is set aside as %s, and "
+                "training starts anew",
                 self.path,
+                self._aside.name,
             )
+            self.path.replace(self._aside)
             return None
         try:
-            history = _checked_history(json.loads(metadata["history"]))
-            reference = _checked_reference(json.loads(metadata["reference"]))
+            history = _checked_history(json.loads(metadata["history"]), both=both)
+            reference = _checked_reference(json.loads(metadata["reference"]), both=both)
             expected = network.state_dict()
             weights, best = (_part(tensors, prefix, expected) for prefix in (_NETWORK, _BEST))
             state = _optimizer_state(tensors, list(network.parameters()))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             logger.warning("%s is damaged (%s): training starts anew, and takes its place", self.path, error)
             return None
         network.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         logger.info("training goes on after epoch %d, which %s kept", len(history) - 1, self.path)
         return TrainingProgress(history, {name: tensor.to(device) for name, tensor in best.items()}, reference)
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}")
 
     def _not_ours(self, found: str) -> str:
         return (
@@ -162,6 +202,9 @@ class TrainingCheckpoint:
     def clear(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
+        # What a process that was killed while it wrote an epoch has left.
+        for unfinished in self.path.parent.glob(f".*.unfinished{self.path.suffix}"):
+            unfinished.unlink(missing_ok=True)
 
 
 def training_fingerprint(
@@ -171,7 +214,7 @@ def training_fingerprint(
     settings: TrainingSettings,
     seed: int,
 ) -> str:
-    """Return a hash of all that decides the outcome of a training, but for the machine it runs on."""
+    """Return a hash of all that decides what an epoch comes to, but for the machine it runs on."""
     import torch
 
     described = {
@@ -179,7 +222,7 @@ def training_fingerprint(
         "torch": torch.__version__,
         "seed": seed,
         "network": asdict(network_settings),
-        "settings": {name: value for name, value in asdict(settings).items() if name != "device"},
+        "settings": {name: value for name, value in asdict(settings).items() if name not in _free(settings)},
         "genes": list(tissue.genes),
         "cell_types": list(tissue.cell_types),
     }
@@ -191,27 +234,31 @@ def training_fingerprint(
     return digest.hexdigest()
 
 
+def _free(settings: TrainingSettings) -> set[str]:
+    """Return the settings that change no epoch, only where it is computed and how many there are."""
+    return {"device", "patience"} | ({"max_epochs"} if settings.learning_rate_schedule == "constant" else set())
+
+
 def _arrays(neighbors: Neighbors) -> tuple[np.ndarray, np.ndarray]:
     return neighbors.idx, neighbors.dist
 
 
-def _checked_history(history: Any) -> list[dict[str, float]]:
+def _checked_history(history: Any, *, both: bool) -> list[dict[str, float]]:
+    expected = RECORD | RECORD_OF_CELLS if both else RECORD
     if not isinstance(history, list) or not history:
         raise ValueError("its history is no list of epochs")
     for epoch, record in enumerate(history):
-        finite = isinstance(record, dict) and all(
-            isinstance(value, int | float) and math.isfinite(value) for value in record.values()
-        )
-        if not finite or record.get("epoch") != epoch or record.keys() != history[0].keys():
+        finite = isinstance(record, dict) and all(is_number(value) for value in record.values())
+        if not finite or record.keys() != expected or record["epoch"] != epoch:
             raise ValueError(f"its history has no record of epoch {epoch}")
     return history
 
 
-def _checked_reference(reference: Any) -> dict[str, float]:
-    for name in ("untrained", "type_means"):
-        if not (isinstance(reference, dict) and isinstance(reference.get(name), float)):
-            raise ValueError(f"its reference has no {name}")
-    return {str(name): float(value) for name, value in reference.items()}
+def _checked_reference(reference: Any, *, both: bool) -> dict[str, float]:
+    expected = {"untrained", "type_means"} | ({"type_means_cells"} if both else set())
+    if not isinstance(reference, dict) or reference.keys() != expected or not all(map(is_number, reference.values())):
+        raise ValueError(f"its reference has no {' or '.join(sorted(expected))}")
+    return {name: float(value) for name, value in reference.items()}
 
 
 def _part(tensors: Mapping[str, Any], prefix: str, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -235,6 +282,11 @@ def _optimizer_state(
     state = {}
     for number, parameter in enumerate(parameters):
         prefix = f"{_OPTIMIZER}{number}."
-        expected = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": tensors[prefix + "step"].reshape(())}
+        step = tensors[prefix + "step"]
+        if step.numel() != 1 or not float(step) >= 1:
+            raise ValueError(f"tensor {prefix}step is no number of steps")
+        expected = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": step}
         state[number] = _part(tensors, prefix, expected)
+        if float(state[number]["exp_avg_sq"].min()) < 0:
+            raise ValueError(f"tensor {prefix}exp_avg_sq has negative squares")
     return state

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from tissue_crosstalk.core.batches import Split
 from tissue_crosstalk.core.devices import AUTO, check_device_name
-from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.errors import ParameterError, is_number, is_whole
 
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 
@@ -55,7 +55,7 @@ class TrainingSettings:
     device
         ``auto`` (cuda where there is one, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``.
     mixed_precision
-        Compute the perceptrons in bfloat16 and the rest in float32.
+        Compute matrix products in bfloat16, the softmax and sums over edges in float32.
 
     Raises
     ------
@@ -93,6 +93,9 @@ class TrainingSettings:
             name: str, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
         ) -> None:
             value = getattr(self, name)
+            if not is_number(value) or (isinstance(getattr(type(self), name), int) and not is_whole(value)):
+                kind = "whole number" if isinstance(getattr(type(self), name), int) else "finite number"
+                raise ParameterError(f"{name} must be a {kind}. Got {value!r} instead.")
             in_range = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
             if not in_range:
                 span = f"{'above' if open_low else 'at least'} {low:g}"
