@@ -115,6 +115,7 @@ def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_recovery_of_a_study_whose_truth_is_at_hand(demo: Path, tmp_path: Path) -> None:
     """The truth of the demo as that of a user's study, whose model is named: the same measures."""
     for folder in ("01_raw", "05_model_input", "07_model_output"):
@@ -320,6 +321,7 @@ def test_missing_tissue_is_named(study: Path) -> None:
         run_project(study, tissue=str(study / "nowhere.h5ad"), study="nowhere")
 
 
+@pytest.mark.slow
 def test_a_study_can_have_an_environment_of_its_own(
     tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
