@@ -38,6 +38,7 @@ def awkward_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "kind": pd.Categorical(rng.choice(LABELS, size=n_cells), categories=[*LABELS, "unused"]),
                 "slide": np.where(np.arange(n_cells) < 130, "one", "two"),
+                "mouse": np.where(np.arange(n_cells) < 130, "old", "young"),
             },
             index=[f"cell {number}" for number in range(n_cells)],
         ),

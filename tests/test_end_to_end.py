@@ -16,12 +16,14 @@ import pytest
 
 from sessions import LABELS, PROJECT, run_project
 from tissue_crosstalk import AttentionModule, load_model
+from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors
 
 REPORTING = {
     "save_svg": True,
     "min_bin_count": 10,
     "palette": {label: f"#{number:02x}4080" for number, label in enumerate(LABELS)},
 }
+HUBS = {"condition_key": "mouse", "thresholds_per": "section"}
 FAST: dict[str, Any] = {"flavoring": {"flavors": ["vanilla"]}, "reporting": {"receivers": ["T"]}}
 
 
@@ -53,7 +55,7 @@ def digests(folder: Path) -> dict[str, str]:
 def study(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
     """A finished default run on a tissue with awkward labels and two sections."""
     root = tmp_path_factory.mktemp("study")
-    run_project(root, **awkward_keys, reporting=REPORTING)
+    run_project(root, **awkward_keys, hubs=HUBS, reporting=REPORTING)
     return root
 
 
@@ -62,7 +64,9 @@ def test_demo_finds_what_was_planted_files_under_its_name(demo: Path) -> None:
     assert len(truth["interactions"]) == 2
     assert {path.name for path in outputs(demo, "demo").iterdir()} == {
         "attention_patterns", "nn_idxs", "nn_dists", "sender_norms", "cells",
-        "flavored_attention", "hubs.parquet", "hub_selection.json",
+        "flavored_attention", "hubs.parquet", "hub_selection.json", "hub_stability.parquet", "hub_enrichment.parquet",
+        "hub_niches.json", "hub_shares.parquet", "hub_shares_by_section.parquet", "hub_conditions.parquet",
+        "hub_markers.parquet", "hub_contrasts.parquet",
     }  # fmt: skip
     assert not (demo / "data/07_model_output/tissue").exists()
     recovery = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet")
@@ -97,14 +101,19 @@ def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> No
     client = mlflow.MlflowClient()
     losses = client.get_metric_history(run["run_id"], "training.train_loss")
     assert [metric.step for metric in losses] == [0, 1, 2]
-    silhouette = client.get_metric_history(run["run_id"], "hubs.silhouette by number of hubs")
-    assert [metric.step for metric in silhouette][:3] == [2, 3, 4]
+    for name in ("silhouette", "stability over cells", "stability over seed"):
+        steps = client.get_metric_history(run["run_id"], f"hubs.{name} by number of hubs")
+        assert [metric.step for metric in steps][:3] == [2, 3, 4]
+    niches = json.loads((outputs(demo, "demo") / "hub_niches.json").read_text())
+    assert run["metrics.hubs.adjusted Rand index with niches"] == pytest.approx(niches["adjusted_rand"])
+    assert 0 <= run["metrics.hubs.share of isolated cells"] < 1
     artifacts = {
         file.path
         for folder in ("attention", "hubs", "recovery")
         for file in client.list_artifacts(run["run_id"], folder)
     }
     assert {"attention/attention_summaries", "hubs/hub_map.png", "hubs/hubs.parquet"} <= artifacts
+    assert {"hubs/hub_enrichment.parquet", "hubs/number_of_hubs.png", "hubs/hub_enrichment_dots.png"} <= artifacts
     assert {"recovery/recovery.parquet", "recovery/precision_recall.png"} <= artifacts
     recovery = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet")
     measures = ("average_precision", "roc_auc", "base_rate", "lift")
@@ -162,9 +171,14 @@ def test_study_annotates_the_tissue(study: Path, awkward_tissue: Path) -> None:
     assert (annotated.X != original.X).nnz == 0
     hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
     assert (hubs.index == original.obs_names).all()
-    assert (annotated.obs["hub_cluster"].astype(int) == hubs["hub_cluster"]).all()
+    cluster = annotated.obs["hub_cluster"]
+    assert (cluster.astype(str).replace("isolated", "-1").astype(int) == hubs["hub_cluster"]).all()
     n_hubs = hubs["hub_cluster"].max() + 1
-    assert annotated.obs["hub_cluster"].cat.categories.tolist() == [str(hub) for hub in range(n_hubs)]
+    assert cluster.cat.categories.tolist() == [*map(str, range(n_hubs)), "isolated"]
+    assert annotated.uns["hub_cluster_colors"].tolist() == [*hub_colors(n_hubs), ISOLATED_COLOR]
+    selection = json.loads((outputs(study, "awkward") / "hub_selection.json").read_text())
+    assert json.loads(annotated.uns["hub_selection"]) == selection
+    assert selection["parameters"]["attention_quantile_threshold"] == 0.9
     types = list(annotated.uns["hub_composition_types"])
     np.testing.assert_array_equal(annotated.obsm["hub_composition"], hubs[types].to_numpy())
     attention = annotated.obsp["attention"]
@@ -200,7 +214,7 @@ def test_attention_from_the_saved_model_equals_that_of_the_run_that_trained_it(
 @pytest.mark.parametrize("cells_per_shard", [100, pytest.param(14, marks=pytest.mark.slow)])
 def test_shards_change_nothing(study: Path, awkward_keys: dict[str, Any], cells_per_shard: int) -> None:
     given = {**awkward_keys, "study": f"shards{cells_per_shard}", "model": str(study / "data/06_models/awkward/model")}
-    run_project(study, "attention", **given, **FAST, extraction={"cells_per_shard": cells_per_shard})
+    run_project(study, "attention", **given, **FAST, hubs=HUBS, extraction={"cells_per_shard": cells_per_shard})
     n_files = len(list((outputs(study, given["study"]) / "attention_patterns").iterdir()))
     assert n_files == -(-240 // cells_per_shard)
     pd.testing.assert_frame_equal(
@@ -212,7 +226,7 @@ def test_shards_change_nothing(study: Path, awkward_keys: dict[str, Any], cells_
 
 @pytest.mark.slow
 def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
-    run_project(tmp_path, **awkward_keys, reporting=REPORTING)
+    run_project(tmp_path, **awkward_keys, hubs=HUBS, reporting=REPORTING)
     for folder in ("06_models", "07_model_output", "08_reporting"):
         first, second = (digests(root / "data" / folder / "awkward") for root in (study, tmp_path))
         differing = {name for name in first if first[name] != second.get(name)}
@@ -266,7 +280,7 @@ def test_pipeline_outputs_open_in_a_notebook(study: Path) -> None:
     again = module.attention_patterns.astype({"cell_idx": str}).set_index(["head_idx", "cell_idx"]).sort_index()
     pd.testing.assert_frame_equal(again, stored, check_categorical=False)
     hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
-    pd.testing.assert_frame_equal(module.compute_communication_hubs(), hubs)
+    pd.testing.assert_frame_equal(module.compute_communication_hubs(thresholds_per="section"), hubs)
 
 
 def test_failed_run_is_failed_and_the_next_session_makes_its_own(
@@ -340,9 +354,22 @@ def test_a_study_can_have_an_environment_of_its_own(
     assert mlflow_runs(tmp_path)["status"].tolist() == ["FINISHED"]
 
 
-def test_stages_run_one_by_one(study: Path) -> None:
+def test_hubs_are_compared_between_conditions_with_sections_as_the_unit(study: Path) -> None:
+    shares = pd.read_parquet(outputs(study, "awkward") / "hub_shares_by_section.parquet")
+    assert dict(zip(shares["section"].astype(str), shares["condition"], strict=True)) == {"one": "old", "two": "young"}
+    hubs = pd.read_parquet(outputs(study, "awkward") / "hubs.parquet")
+    first = shares[(shares["section"] == "one") & (shares["hub"] == 0)]
+    assert first["share"].item() == (hubs["hub_cluster"].iloc[:130] == 0).mean()
+    tests = pd.read_parquet(outputs(study, "awkward") / "hub_conditions.parquet")
+    assert set(tests["condition"]) == {"old", "young"}
+    assert (tests["p_value"] == 1).all()  # one section against one says nothing
+    selection = json.loads((outputs(study, "awkward") / "hub_selection.json").read_text())
+    assert list(selection["thresholds"]) == ["one", "two"]
+
+
+def test_stages_run_one_by_one(study: Path, awkward_tissue: Path) -> None:
     before = digests(outputs(study, "awkward"))
-    given = {"study": "awkward", "tissue": "unused.h5ad"}
+    given = {"study": "awkward", "tissue": str(awkward_tissue), "hubs": HUBS}
     for stage in ("extraction", "flavoring", "hubs"):
         run_project(study, stage, **given)
     assert digests(outputs(study, "awkward")) == before

@@ -26,6 +26,7 @@ from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
 from tissue_crosstalk.core.model_input import prepare_for_model
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
+from tissue_crosstalk.core.strong_edges import StrengthShard
 from tissue_crosstalk.core.summary import draw_summaries, tissue_palette
 from tissue_crosstalk.core.training_settings import TrainingSettings
 
@@ -380,15 +381,34 @@ class AttentionModule:
         n_clusters: int | None = None,
         random_state: int = 42,
         counting: Literal["edges", "in_degree"] = "edges",
+        *,
+        isolated: Literal["separate", "cluster"] = "separate",
+        thresholds_per: Literal["all", "section"] = "all",
+        choose_by: Literal["silhouette", "stability"] = "silhouette",
+        stability_resamples: int = 0,
     ) -> Hubs:
-        """Find hubs, with thresholds and silhouettes (see :meth:`compute_communication_hubs`)."""
+        """Find hubs, with thresholds, silhouettes and stability (see :meth:`compute_communication_hubs`).
+
+        The result is what the functions of :mod:`tissue_crosstalk.core.hub_enrichment` and
+        :mod:`tissue_crosstalk.core.hub_contents` take, with :attr:`cells`.
+        """
+        settings = HubSettings(
+            attention_quantile_threshold=attention_quantile_threshold,
+            thresholds_per=thresholds_per,
+            n_clusters=n_clusters,
+            choose_by=choose_by,
+            stability_resamples=stability_resamples,
+            random_state=random_state,
+            counting=counting,
+            isolated=isolated,
+        )
         return find_hubs(
-            self.attention.max(axis=0),
-            self._nn_idx,
-            self._labels,
-            self._sender_labels,
+            [StrengthShard(self.receivers, self.attention.max(axis=0), self._nn_idx, self._nn_dist)],
+            self.cells.labels,
             self.cells.cell_types,
-            HubSettings(attention_quantile_threshold, n_clusters, random_state, counting),
+            settings,
+            sections=self.cells.sections,
+            section_names=self.cells.section_names,
         )
 
     def compute_communication_hubs(
@@ -397,6 +417,9 @@ class AttentionModule:
         n_clusters: int | None = None,
         random_state: int = 42,
         counting: Literal["edges", "in_degree"] = "edges",
+        *,
+        isolated: Literal["separate", "cluster"] = "separate",
+        thresholds_per: Literal["all", "section"] = "all",
     ) -> pd.DataFrame:
         """Group the cells by the types of the neighbors they attend to strongly.
 
@@ -410,19 +433,31 @@ class AttentionModule:
             Seed of KMeans.
         counting
             ``edges``, or ``in_degree`` as the released amici-st 0.1.0 counts.
+        isolated
+            Cells without a strong neighbor: ``separate`` gives them ``hub_cluster`` −1; ``cluster`` clusters them with
+            the others, as the publication does.
+        thresholds_per
+            ``all``, or ``section`` for thresholds of each section's own.
 
         Returns
         -------
         pandas.DataFrame
-            Indexed by obs name: one column per cell type (shares), and ``hub_cluster``.
+            Indexed by obs name: one column per cell type (shares), and ``hub_cluster``, 0 being the largest hub.
 
         Raises
         ------
         ParameterError
             If a parameter is out of range, or more hubs are asked for than there are distinct compositions.
         """
-        hubs = self.find_communication_hubs(attention_quantile_threshold, n_clusters, random_state, counting)
-        return hubs.table(self._names, self.cells.cell_types)
+        hubs = self.find_communication_hubs(
+            attention_quantile_threshold,
+            n_clusters,
+            random_state,
+            counting,
+            isolated=isolated,
+            thresholds_per=thresholds_per,
+        )
+        return hubs.table(self._names)
 
     def plot_attention_summary(
         self,

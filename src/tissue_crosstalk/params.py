@@ -129,6 +129,10 @@ class HubsParams(HubSettings):
     """Block ``hubs``."""
 
     flavor: str = terms.VANILLA
+    n_permutations: int = Field(default=999, ge=1)
+    held_out: bool = True
+    min_cells: int = Field(default=10, ge=1)
+    condition_key: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

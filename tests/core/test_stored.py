@@ -23,16 +23,14 @@ from naive import (
 from tissue_crosstalk.core.errors import ParameterError, ResultError
 from tissue_crosstalk.core.extraction import extract_tables
 from tissue_crosstalk.core.flavors import FLAVORS
-from tissue_crosstalk.core.hubs import HubSettings, find_hubs
 from tissue_crosstalk.core.model_input import to_anndata
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
 from tissue_crosstalk.core.stored import (
     Cells,
+    StoredStrength,
     attention_sizes,
     check_same_tissue,
-    find_stored_hubs,
     flavor_attention,
-    hub_of_cells,
     read_norms,
     read_shards,
     stored_flavors,
@@ -224,41 +222,21 @@ def test_the_strongest_head_is_the_maximum(kept: Stored) -> None:
     np.testing.assert_array_equal(nn_idx, np.where(NEIGHBORS.idx < 0, -1, TISSUE.positions[NEIGHBORS.idx])[BACK])
 
 
-# --- Hubs
-
-
-@pytest.mark.parametrize("settings", [HubSettings(n_clusters=3), HubSettings(0.7, counting="in_degree")], ids=str)
-def test_stored_hubs_equal_those_of_the_arrays(kept: Stored, settings: HubSettings) -> None:
-    table, selection = find_stored_hubs(kept.flavored, kept.nn_idxs, kept.cells, "vanilla", settings)
-    hubs = find_hubs(
-        kept.arrays["vanilla"].max(axis=0),
-        NEIGHBORS.idx,
-        TISSUE.labels,
-        NEIGHBORS.labels(TISSUE.labels),
-        TISSUE.cell_types,
-        settings,
-    )
-    expected = hubs.table(TISSUE.cell_names, TISSUE.cell_types).iloc[BACK]
-    pd.testing.assert_frame_equal(table, expected)
-    assert selection["flavor"] == "vanilla"
-    assert selection["n_clusters"] == hubs.n_clusters
-    assert selection["thresholds"] == pytest.approx(dict(hubs.thresholds))
-    assert selection["silhouette"] == pytest.approx({str(k): value for k, value in hubs.silhouette.items()})
-
-
-def test_hubs_of_cells_in_the_order_of_the_tissue(kept: Stored) -> None:
-    hubs = pd.DataFrame({"hub_cluster": np.arange(36, dtype=np.int32)}, index=TISSUE.cell_names)
-    assert hub_of_cells(hubs, Cells.read(kept.cells)).tolist() == BACK.tolist()
-
-
-@pytest.mark.parametrize("change", ["fewer", "others"])
-def test_hubs_of_other_cells_are_refused(kept: Stored, change: str) -> None:
-    names = TISSUE.cell_names[:-1] if change == "fewer" else [*TISSUE.cell_names[:-1], "stranger"]
-    hubs = pd.DataFrame({"hub_cluster": 0}, index=names)
-    with pytest.raises(
-        ResultError, match=r"^the hubs are of other cells than the attention\. Run the stage 'hubs' again"
-    ):
-        hub_of_cells(hubs, Cells.read(kept.cells))
+def test_strength_is_read_again_where_it_is_too_much_to_hold(kept: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = kept.flavored, kept.nn_idxs, Cells.read(kept.cells)
+    held = StoredStrength(*arguments, nn_dists=kept.nn_dists, flavor="vanilla")
+    passes = [list(held), list(held)]
+    assert all(one is other for one, other in zip(*passes, strict=True))
+    monkeypatch.setattr("tissue_crosstalk.core.stored.HELD_BYTES", 100)
+    streamed = StoredStrength(*arguments, nn_dists=kept.nn_dists, flavor="vanilla")
+    for again in (list(streamed), list(streamed)):
+        for one, other in zip(passes[0], again, strict=True):
+            assert one is not other
+            for array, expected in zip(vars(other).values(), vars(one).values(), strict=True):
+                np.testing.assert_array_equal(array, expected)
+    strength = np.concatenate([shard.strength for shard in passes[0]])
+    np.testing.assert_allclose(strength, kept.arrays["vanilla"].max(axis=0), rtol=1e-6)
+    assert passes[0][0].nn_dist is not None
 
 
 # --- Folders that do not belong together

@@ -25,7 +25,7 @@ def datasets(names: set[str]) -> set[str]:
         ("attention", {"tissue", "existing_model"}),
         ("demo", {"demo.training_checkpoint"}),
         ("extraction", {"model_input", "existing_model"}),
-        ("hubs", {"flavored_attention", "nn_idxs", "cells"}),
+        ("hubs", {"flavored_attention", "nn_idxs", "nn_dists", "cells", "model_input", "tissue"}),
         (
             "recovery",
             {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pyarrow.dataset as pads
 from scipy import sparse
 
 from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.hubs import ISOLATED, ISOLATED_NAME
 from tissue_crosstalk.core.stored import Cells, check_same_tissue, strongest_head
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 def annotate_tissue(
     adata: AnnData,
     hubs: pd.DataFrame,
+    selection: Mapping[str, Any],
     flavored_attention: pads.Dataset,
     nn_idxs: pads.Dataset,
     cells: pads.Dataset,
@@ -31,7 +35,9 @@ def annotate_tissue(
     adata
         The tissue; it is not changed.
     hubs
-        From :func:`~tissue_crosstalk.core.stored.find_stored_hubs`.
+        Table of :meth:`~tissue_crosstalk.core.hubs.Hubs.table`.
+    selection
+        How they were found (:meth:`~tissue_crosstalk.core.hubs.Hubs.record`, and parameters).
     flavored_attention, nn_idxs, cells
         Folders that the earlier stages wrote.
     flavor
@@ -40,9 +46,10 @@ def annotate_tissue(
     Returns
     -------
     AnnData
-        With ``obs["hub_cluster"]`` (categorical), ``obsm["hub_composition"]`` (cell, type),
-        ``uns["hub_composition_types"]``, ``obsp["attention"]`` (CSR float32: row attends to column, maximum over heads)
-        and ``uns["attention_flavor"]``.
+        With ``obs["hub_cluster"]`` (categorical; ``isolated``: no strong neighbor, missing: not computed) and its
+        ``uns["hub_cluster_colors"]``, ``obsm["hub_composition"]`` (cell, type), ``uns["hub_composition_types"]``,
+        ``obsp["attention"]`` (CSR float32: row attends to column, maximum over heads), ``uns["attention_flavor"]``,
+        and ``uns["hub_selection"]``, JSON text of how the hubs were found: parameters, thresholds, centers.
 
     Raises
     ------
@@ -51,6 +58,8 @@ def annotate_tissue(
     """
     known = Cells.read(cells)
     check_same_tissue(known, adata.obs_names.astype(str).to_numpy(dtype=object))
+    from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors
+
     receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, known, flavor)
     present = nn_idx >= 0
     rows = np.repeat(receivers, present.sum(axis=1))
@@ -59,9 +68,14 @@ def annotate_tissue(
     annotated = adata.to_memory() if adata.isbacked else adata.copy()
     clusters = hubs[terms.HUB_CLUSTER].reindex(annotated.obs_names.astype(str))
     # Categories in the order of the numbers, not of their text: scanpy's legends and colours follow it.
-    names = [str(hub) for hub in range(int(clusters.max()) + 1)]
-    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.astype("Int64").astype("string"), categories=names)
-    annotated.uns.pop(f"{terms.HUB_CLUSTER}_colors", None)  # of other hubs
+    n_hubs = int(selection["n_clusters"])
+    names = {hub: str(hub) for hub in range(n_hubs)}
+    if (clusters == ISOLATED).any():
+        names[ISOLATED] = ISOLATED_NAME
+    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.map(names), categories=list(names.values()))
+    colors = [*hub_colors(n_hubs), ISOLATED_COLOR]
+    annotated.uns[f"{terms.HUB_CLUSTER}_colors"] = np.array(colors[: len(names)], dtype=object)
+    annotated.uns["hub_selection"] = json.dumps(selection)
     if annotated.obs.index.name in annotated.obs.columns:  # such a table cannot be stored
         annotated.obs.index.name = None
     types = [column for column in hubs.columns if column != terms.HUB_CLUSTER]

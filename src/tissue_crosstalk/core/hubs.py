@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.clustering import Clustering, cluster_rows
 from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number, is_whole
+from tissue_crosstalk.core.strong_edges import (
+    NeighborCounts,
+    StrengthShard,
+    attention_thresholds,
+    count_neighbors,
+)
 
 logger = logging.getLogger(__name__)
 
-CANDIDATE_CLUSTERS = range(2, 13)
-"""Numbers of hubs that are tried when none is given."""
+ISOLATED: Final = -1
+"""``hub_cluster`` of cells without any strong neighbor, where these are not clustered."""
 
-KMEANS_STARTS = 10
-"""Restarts of KMeans, of which the best counts."""
+ISOLATED_NAME: Final = "isolated"
+"""What they are called where hubs have names."""
 
-DISTANCES_AT_ONCE = 4_000_000
-"""Pairwise distances held at once by the silhouette."""
-
-Composition = npt.NDArray[np.float64]
+ALL_SECTIONS: Final = "all sections"
+"""Name of the thresholds that hold in every section."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,23 @@ class HubSettings:
     ----------
     attention_quantile_threshold
         Per receiver type, attention above this quantile of its positive values is strong; in [0, 1).
+    thresholds_per
+        ``all``: one threshold per receiver type. ``section``: one per receiver type and section.
     n_clusters
-        Number of hubs; None: the number from 2 to 12 with the highest silhouette.
+        Number of hubs; None: one of 2 to 12, chosen.
+    choose_by
+        What chooses the number: ``silhouette``, the highest one; or ``stability``, the largest number whose hubs
+        agree between resamples of the cells as well as any (within a standard error).
+    stability_resamples
+        Bootstrap resamples of the cells, on each of which hubs are found again, for every number; 0: none.
     random_state
-        Seed of KMeans.
+        Seed of everything that is drawn.
     counting
         ``edges``: every strong edge counts once. ``in_degree``: as often as its sender occurs among all neighbors
         of that receiver type, as the released amici-st 0.1.0 counts.
+    isolated
+        Cells without a strong neighbor: ``separate`` keeps them out of the hubs, as ``hub_cluster`` −1; ``cluster``
+        clusters their rows of zeros with the others, as the publication does.
 
     Raises
     ------
@@ -51,9 +66,13 @@ class HubSettings:
     """
 
     attention_quantile_threshold: float = 0.9
+    thresholds_per: Literal["all", "section"] = "all"
     n_clusters: int | None = None
+    choose_by: Literal["silhouette", "stability"] = "silhouette"
+    stability_resamples: int = 10
     random_state: int = 42
     counting: Literal["edges", "in_degree"] = "edges"
+    isolated: Literal["separate", "cluster"] = "separate"
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -72,8 +91,28 @@ class HubSettings:
             raise ParameterError(
                 f"random_state must be a whole number in [0, 2**32). Got {self.random_state!r} instead."
             )
-        if self.counting not in ("edges", "in_degree"):
-            raise ParameterError(f"counting must be 'edges' or 'in_degree'. Got {self.counting!r} instead.")
+        if not (is_whole(self.stability_resamples) and self.stability_resamples >= 0):
+            raise ParameterError(
+                f"stability_resamples must be 0 or more (a whole number). Got {self.stability_resamples!r} instead."
+            )
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ParameterError(
+                    f"{name} must be {known[0]!r} or {known[1]!r}. Got {getattr(self, name)!r} instead."
+                )
+        if self.choose_by == "stability" and self.n_clusters is None and self.stability_resamples == 0:
+            raise ParameterError(
+                "choose_by is 'stability', which needs resamples of the cells. Set stability_resamples to 1 or more "
+                "(10 is a good number). Got 0 instead."
+            )
+
+
+_CHOICES: Final[Mapping[str, tuple[str, str]]] = {
+    "thresholds_per": ("all", "section"),
+    "choose_by": ("silhouette", "stability"),
+    "counting": ("edges", "in_degree"),
+    "isolated": ("separate", "cluster"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +121,45 @@ class Hubs:
 
     Attributes
     ----------
-    composition
-        Share of each type among a cell's strong neighbors, (cell, type); a row of zeros where there is none.
+    cell_types
+        Names of the types.
+    counts
+        Neighbors of the receivers; says also which cells these are.
     cluster
-        Hub of each cell, int32 (cell,); 0 is the largest hub.
+        Hub of each cell, int32 (cell,); 0 is the largest hub, −1 (:data:`ISOLATED`) is none.
+    centers
+        Mean composition of each hub, float64 (hub, type).
     thresholds
-        Attention above which an edge is strong, by receiver type.
+        Attention above which an edge is strong, by section (or :data:`ALL_SECTIONS`) and receiver type.
     silhouette
-        Mean silhouette by number of hubs; empty when the number was given.
+        Mean silhouette by number of hubs tried.
+    stability
+        Columns ``n_hubs``, ``varied`` (``seed`` or ``cells``), ``replicate`` and ``adjusted_rand``
+        (:func:`~tissue_crosstalk.core.clustering.cluster_rows`).
+    chosen_by
+        ``silhouette``, ``stability`` or ``given``.
     """
 
-    composition: Composition
+    cell_types: tuple[str, ...]
+    counts: NeighborCounts
     cluster: npt.NDArray[np.int32]
-    thresholds: Mapping[str, float]
+    centers: npt.NDArray[np.float64]
+    thresholds: Mapping[str, Mapping[str, float]]
     silhouette: Mapping[int, float]
+    stability: pd.DataFrame
+    chosen_by: str
 
     @property
-    def n_clusters(self) -> int:
-        """Number of hubs."""
-        return int(self.cluster.max()) + 1
+    def composition(self) -> npt.NDArray[np.float64]:
+        """Share of each type among a cell's strong neighbors, (cell, type); a row of zeros where there is none."""
+        return self.counts.shares
 
-    def table(self, cell_names: npt.NDArray[np.object_], cell_types: Sequence[str]) -> pd.DataFrame:
+    @property
+    def n_hubs(self) -> int:
+        """Number of hubs; cells outside are not one."""
+        return len(self.centers)
+
+    def table(self, cell_names: npt.NDArray[np.object_]) -> pd.DataFrame:
         """Return one row per cell, indexed by its name: a column per cell type, and ``hub_cluster``.
 
         Raises
@@ -110,209 +167,105 @@ class Hubs:
         ResultError
             If a cell type is called as one of the other columns is.
         """
-        taken = {terms.HUB_CLUSTER, terms.CELL_IDX} & set(cell_types)
+        taken = {terms.HUB_CLUSTER, terms.CELL_IDX} & set(self.cell_types)
         if taken:
             raise ResultError(f"cell types must not be called {' or '.join(sorted(taken))}, a column of the hub table.")
-        table = pd.DataFrame(
-            self.composition, columns=list(cell_types), index=pd.Index(cell_names, dtype=object, name=terms.CELL_IDX)
-        )
+        index = pd.Index(cell_names, dtype=object, name=terms.CELL_IDX)
+        table = pd.DataFrame(self.composition, columns=list(self.cell_types), index=index)
         table[terms.HUB_CLUSTER] = self.cluster
         return table
 
+    def record(self) -> dict[str, Any]:
+        """Return what was chosen and why, as JSON takes it."""
+        return {
+            "n_clusters": self.n_hubs,
+            "chosen_by": self.chosen_by,
+            "cells": len(self.cluster),
+            "isolated_cells": int((self.cluster == ISOLATED).sum()),
+            "thresholds": {section: dict(values) for section, values in self.thresholds.items()},
+            "silhouette": {str(k): value for k, value in self.silhouette.items()},
+            "centers": [dict(zip(self.cell_types, center, strict=True)) for center in self.centers.tolist()],
+        }
+
 
 def find_hubs(
-    strength: npt.NDArray[np.float32],
-    nn_idx: npt.NDArray[np.integer],
-    receiver_labels: npt.NDArray[np.integer],
-    sender_labels: npt.NDArray[np.integer],
+    shards: Iterable[StrengthShard],
+    labels: npt.NDArray[np.integer],
     cell_types: Sequence[str],
     settings: HubSettings,
+    *,
+    sections: npt.NDArray[np.integer] | None = None,
+    section_names: Sequence[str] = (),
 ) -> Hubs:
     """Group cells by the types of the neighbors they attend to strongly.
 
     Parameters
     ----------
-    strength
-        Attention, maximum over heads, (cell, neighbor).
-    nn_idx
-        Which cell a neighbor is, (cell, neighbor); −1 where padded.
-    receiver_labels, sender_labels
-        (cell,) and (cell, neighbor); −1 where padded.
+    shards
+        Attention of the receivers; read three times (for the counting ``in_degree`` four times).
+    labels
+        Label of each cell of the tissue, (cell,).
     cell_types
         Names of the labels.
     settings
         Thresholds, counting and clustering.
+    sections
+        Section of each cell of the tissue, (cell,); None: it has one.
+    section_names
+        Names of the sections.
 
     Returns
     -------
     Hubs
-        The same for a seed whatever the order in which cells come.
+        Of the receivers, in the order in which they come; the same for a seed whatever that order.
 
     Raises
     ------
     ParameterError
         If more hubs are asked for than there are distinct compositions.
+    ResultError
+        If there is no receiver.
 
     Notes
     -----
     Hong et al. (2025): strong edges exceed their receiver type's quantile of positive attention; per cell, the types
     of its strong neighbors in shares; KMeans on the shares.
     """
-    thresholds = attention_thresholds(strength, receiver_labels, len(cell_types), settings.attention_quantile_threshold)
-    strong = (strength > thresholds[receiver_labels][:, None]) & (sender_labels >= 0)
-    weights = (
-        np.ones(strength.shape, dtype=np.int64)
-        if settings.counting == "edges"
-        else _in_degrees(nn_idx, receiver_labels, len(cell_types))
-    )
-    composition = compositions(strong, weights, sender_labels, len(cell_types))
-    cluster, silhouette = cluster_compositions(composition, settings.n_clusters, settings.random_state)
+    per_section = settings.thresholds_per == "section" and sections is not None and len(section_names) > 1
+    n_types, names = len(cell_types), tuple(section_names) if per_section else (ALL_SECTIONS,)
+    groups = labels.astype(np.int64)
+    if per_section and sections is not None:
+        groups = groups + n_types * sections.astype(np.int64)
+    thresholds = attention_thresholds(shards, groups, n_types * len(names), settings.attention_quantile_threshold)
+    counts = count_neighbors(shards, labels, n_types, thresholds[groups], settings.counting)
+
+    is_clustered = counts.strong.sum(axis=(1, 2)) > 0 if settings.isolated == "separate" else counts.receivers >= 0
+    cluster = np.full(len(is_clustered), ISOLATED, dtype=np.int32)
+    clustering = _cluster(counts.shares[is_clustered], settings)
+    cluster[is_clustered] = clustering.cluster
     return Hubs(
-        composition=composition,
+        cell_types=tuple(cell_types),
+        counts=counts,
         cluster=cluster,
-        thresholds={name: float(thresholds[label]) for label, name in enumerate(cell_types)},
-        silhouette=silhouette,
+        centers=clustering.centers,
+        thresholds={
+            name: dict(zip(cell_types, row, strict=True))
+            for name, row in zip(names, thresholds.reshape(-1, n_types).tolist(), strict=True)
+        },
+        silhouette=clustering.silhouette,
+        stability=clustering.stability,
+        chosen_by=clustering.chosen_by,
     )
 
 
-def attention_thresholds(
-    strength: npt.NDArray[np.float32], receiver_labels: npt.NDArray[np.integer], n_types: int, quantile: float
-) -> npt.NDArray[np.float64]:
-    """Return per receiver type the quantile of its positive attention, (type,); 0 where there is none."""
-    thresholds = np.zeros(n_types)
-    for label in range(n_types):
-        values = strength[receiver_labels == label]
-        values = values[values > 0]
-        if len(values):
-            thresholds[label] = np.quantile(values.astype(np.float64), quantile)
-    return thresholds
-
-
-def compositions(
-    strong: npt.NDArray[np.bool_],
-    weights: npt.NDArray[np.integer],
-    sender_labels: npt.NDArray[np.integer],
-    n_types: int,
-) -> Composition:
-    """Return the shares of sender types among strong neighbors, (cell, type); zeros where none is strong."""
-    cell, slot = np.nonzero(strong)
-    bins = cell * n_types + sender_labels[cell, slot]
-    counts = (
-        np.bincount(bins, weights=weights[cell, slot], minlength=len(strong) * n_types)
-        .astype(np.float64)
-        .reshape(-1, n_types)
+def _cluster(shares: npt.NDArray[np.float64], settings: HubSettings) -> Clustering:
+    if not len(shares):
+        logger.warning("no cell has a strong neighbor: there are no hubs.")
+        return Clustering.empty(shares.shape[1], settings.choose_by)
+    return cluster_rows(
+        shares,
+        settings.n_clusters,
+        settings.random_state,
+        choose_by=settings.choose_by,
+        n_resamples=settings.stability_resamples,
     )
-    total = counts.sum(axis=1, keepdims=True)
-    shares: Composition = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
-    return shares
-
-
-def _in_degrees(
-    nn_idx: npt.NDArray[np.integer], receiver_labels: npt.NDArray[np.integer], n_types: int
-) -> npt.NDArray[np.int64]:
-    """Return how often an edge's sender occurs among all neighbors of the receiver's type, (cell, neighbor)."""
-    degrees = np.zeros(nn_idx.shape, dtype=np.int64)
-    for label in range(n_types):
-        cells = receiver_labels == label
-        senders = nn_idx[cells]
-        occurrences = np.bincount(senders[senders >= 0], minlength=1)
-        degrees[cells] = np.where(senders < 0, 0, occurrences[senders])
-    return degrees
-
-
-def cluster_compositions(
-    composition: Composition, n_clusters: int | None, random_state: int
-) -> tuple[npt.NDArray[np.int32], dict[int, float]]:
-    """Cluster composition rows with KMeans.
-
-    Parameters
-    ----------
-    composition
-        (cell, type).
-    n_clusters
-        Number of clusters; None: that of 2 to 12 with the highest silhouette (the smallest on ties), which is at
-        most the number of distinct rows less one.
-    random_state
-        Seed.
-
-    Returns
-    -------
-    cluster
-        int32 (cell,), numbered by size, the largest first.
-    silhouette
-        By number of clusters tried.
-
-    Raises
-    ------
-    ParameterError
-        If `n_clusters` exceeds the number of distinct rows.
-    """
-    # Rows are ratios of small counts: many cells share few distinct ones, and weights stand for the cells.
-    rows, inverse, counts = np.unique(composition, axis=0, return_inverse=True, return_counts=True)
-    inverse = inverse.reshape(-1)
-    if n_clusters is not None:
-        if n_clusters > len(rows):
-            raise ParameterError(
-                f"n_clusters is {n_clusters}, but there are only {len(rows)} distinct compositions of strong "
-                f"neighbors. Set n_clusters to {len(rows)} or less, or lower attention_quantile_threshold."
-            )
-        return _by_size(_kmeans(rows, counts, n_clusters, random_state), counts)[inverse], {}
-    tried = {k: _kmeans(rows, counts, k, random_state) for k in CANDIDATE_CLUSTERS if k <= len(rows) - 1}
-    if not tried:
-        logger.warning("only %d distinct compositions of strong neighbors: all cells are one hub.", len(rows))
-        return np.zeros(len(composition), dtype=np.int32), {}
-    silhouette = _silhouettes(rows, counts, tried)
-    best = max(silhouette, key=lambda k: (silhouette[k], -k))
-    return _by_size(tried[best], counts)[inverse], silhouette
-
-
-def _kmeans(
-    rows: Composition, counts: npt.NDArray[np.intp], n_clusters: int, random_state: int
-) -> npt.NDArray[np.int32]:
-    from sklearn.cluster import KMeans
-
-    kmeans = KMeans(n_clusters=n_clusters, random_state=random_state, n_init=KMEANS_STARTS)
-    return np.asarray(kmeans.fit(rows, sample_weight=counts).labels_, dtype=np.int32)
-
-
-def _by_size(cluster: npt.NDArray[np.int32], counts: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
-    """Renumber clusters by their number of cells, the largest first; of equals, the one with the first row."""
-    names, first = np.unique(cluster, return_index=True)
-    sizes = np.bincount(cluster, weights=counts)[names]
-    rank = np.empty(int(names.max()) + 1, dtype=np.int32)
-    rank[names[np.lexsort((first, -sizes))]] = np.arange(len(names))
-    return rank[cluster]
-
-
-def _silhouettes(
-    rows: Composition, counts: npt.NDArray[np.intp], clusters: Mapping[int, npt.NDArray[np.int32]]
-) -> dict[int, float]:
-    """Return the mean silhouette over all cells of every clustering, from distinct rows with multiplicities.
-
-    Distances are computed once for all clusterings, a block of rows at a time. Source: P. J. Rousseeuw,
-    "Silhouettes", J. Comput. Appl. Math. 20 (1987), 53-65.
-    """
-    from scipy.spatial.distance import cdist
-
-    members = {k: np.eye(k)[cluster] * counts[:, None] for k, cluster in clusters.items()}  # (row, cluster)
-    totals = dict.fromkeys(clusters, 0.0)
-    block = max(1, DISTANCES_AT_ONCE // len(rows))
-    for start in range(0, len(rows), block):
-        stop = min(start + block, len(rows))
-        distance = cdist(rows[start:stop], rows)
-        for k, cluster in clusters.items():
-            own = cluster[start:stop]
-            here = np.arange(stop - start)
-            size = members[k].sum(axis=0)
-            to_cluster = distance @ members[k]
-            within = to_cluster[here, own] / np.maximum(size[own] - 1, 1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                mean = np.where(size > 0, to_cluster / size, np.inf)
-            mean[here, own] = np.inf
-            nearest = mean.min(axis=1)
-            largest = np.maximum(within, nearest)
-            value = np.divide(nearest - within, largest, out=np.zeros_like(within), where=largest > 0)
-            value[size[own] == 1] = 0.0  # a cluster of one cell has no silhouette
-            totals[k] += float(value @ counts[start:stop])
-    n_cells = int(counts.sum())
-    return {k: total / n_cells for k, total in totals.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import pyarrow.dataset as pads
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.flavors import FLAVORS, check_flavors, weigh
-from tissue_crosstalk.core.hubs import HubSettings, find_hubs
+from tissue_crosstalk.core.strong_edges import StrengthShard
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +98,18 @@ class Cells:
         ResultError
             If a name is unknown.
         """
-        places = pd.Index(self.names).get_indexer(pd.Index(names.cast(pa.string()).to_pylist(), dtype=object))
+        places = self._places.get_indexer(pd.Index(names.cast(pa.string()).to_pylist(), dtype=object))
         if (places < 0).any():
             raise ResultError(
                 f"the tables hold cells that table {terms.CELLS!r} does not know: they are of different runs. "
                 "Run the extraction again."
             )
         return places.astype(np.int64)
+
+    @cached_property
+    def _places(self) -> pd.Index[str]:
+        """The names with a hash table, made once for all shards."""
+        return pd.Index(self.names, dtype=object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +164,29 @@ def read_shards(
     ResultError
         If a folder lacks shards, or shards are of different cells.
     """
+    for shard in _tables_of_shards(attention, nn_idxs, nn_dists, flavor):
+        patterns = tables.patterns_array(shard.attention)
+        dist = None if shard.nn_dist is None else tables.slots_array(shard.nn_dist)
+        yield StoredShard(shard.receivers(cells), patterns, tables.slots_array(shard.nn_idx), dist)
+
+
+@dataclass(frozen=True, eq=False)
+class _ShardTables:
+    """One file of each of some tables, checked to be of the same cells."""
+
+    attention: pa.Table
+    nn_idx: pa.Table
+    nn_dist: pa.Table | None
+
+    def receivers(self, cells: Cells) -> npt.NDArray[np.int64]:
+        """Return the positions of the cells, (cell,)."""
+        return cells.positions(self.nn_idx.column(terms.CELL_IDX))
+
+
+def _tables_of_shards(
+    attention: pads.Dataset, nn_idxs: pads.Dataset, nn_dists: pads.Dataset | None, flavor: str | None
+) -> Iterator[_ShardTables]:
+    """Read a shard at a time (see :func:`read_shards`)."""
     attention_files = _files(attention, flavor)
     idx_files = _files(nn_idxs)
     dist_files = _files(nn_dists) if nn_dists is not None else None
@@ -171,19 +200,57 @@ def read_shards(
         )
     for number, (attention_file, idx_file) in enumerate(zip(attention_files, idx_files, strict=True)):
         attention_table, idx_table = _read(attention_file), _read(idx_file)
-        patterns = tables.patterns_array(attention_table)
-        one_head = attention_table.slice(0, patterns.shape[1])
-        parts = [one_head, idx_table]
-        dist = None
-        if dist_files is not None:
-            dist_table = _read(dist_files[number])
-            parts.append(dist_table)
-            dist = tables.slots_array(dist_table)
-        if not tables.same_order(parts):
+        dist_table = None if dist_files is None else _read(dist_files[number])
+        one_head = attention_table.slice(0, len(attention_table) // tables.n_heads(attention_table))
+        if not tables.same_order([one_head, idx_table] + ([] if dist_table is None else [dist_table])):
             raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
-        yield StoredShard(
-            cells.positions(idx_table.column(terms.CELL_IDX)), patterns, tables.slots_array(idx_table), dist
-        )
+        yield _ShardTables(attention_table, idx_table, dist_table)
+
+
+HELD_BYTES: Final = 2**30
+"""Memory for shards that are read more than once; a tissue that needs more is read from disk again."""
+
+
+class StoredStrength:
+    """Stored attention as the maximum over heads, a shard at a time, to be read as often as wanted.
+
+    Parameters
+    ----------
+    attention, nn_idxs, cells, nn_dists, flavor
+        See :func:`read_shards`, also for the errors.
+    """
+
+    def __init__(
+        self,
+        attention: pads.Dataset,
+        nn_idxs: pads.Dataset,
+        cells: Cells,
+        *,
+        nn_dists: pads.Dataset | None = None,
+        flavor: str | None = None,
+    ) -> None:
+        self._datasets = (attention, nn_idxs, nn_dists, flavor)
+        self._cells = cells
+        self._held: list[StrengthShard] | None = None
+
+    def __iter__(self) -> Iterator[StrengthShard]:
+        """Read all shards."""
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[StrengthShard] = []
+        size = 0
+        for shard in _tables_of_shards(*self._datasets):
+            strength = StrengthShard(
+                shard.receivers(self._cells),
+                tables.strongest_head(shard.attention),
+                tables.slots_array(shard.nn_idx),
+                None if shard.nn_dist is None else tables.slots_array(shard.nn_dist),
+            )
+            size += strength.n_bytes
+            held = [*held, strength] if size <= HELD_BYTES else []
+            yield strength
+        self._held = held if size <= HELD_BYTES else None
 
 
 def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:
@@ -266,16 +333,13 @@ def strongest_head(
     nn_idx
         Positions of the neighbors, int32 (cell, neighbor).
     """
-    parts = [
-        (shard.receivers, shard.attention.max(axis=0), shard.nn_idx)
-        for shard in read_shards(attention, nn_idxs, cells, flavor=flavor)
-    ]
-    receivers = np.concatenate([part[0] for part in parts])
+    shards = list(StoredStrength(attention, nn_idxs, cells, flavor=flavor))
+    receivers = np.concatenate([shard.receivers for shard in shards])
     order = np.argsort(receivers)
     return (
         receivers[order],
-        np.concatenate([part[1] for part in parts])[order],
-        np.concatenate([part[2] for part in parts])[order],
+        np.concatenate([shard.strength for shard in shards])[order],
+        np.concatenate([shard.nn_idx for shard in shards])[order],
     )
 
 
@@ -312,50 +376,3 @@ def attention_sizes(attention_patterns: pads.Dataset, cells: pads.Dataset) -> di
         "neighbors": sum(name.startswith(terms.NEIGHBOR_PREFIX) for name in attention_patterns.schema.names),
         "cell types": len(tables.codes_and_names(first.column(terms.LABEL))[1]),
     }
-
-
-def find_stored_hubs(
-    flavored_attention: pads.Dataset, nn_idxs: pads.Dataset, cells: pads.Dataset, flavor: str, settings: HubSettings
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Find the communication hubs of stored attention.
-
-    Parameters
-    ----------
-    flavored_attention, nn_idxs, cells
-        Folders that the earlier stages wrote.
-    flavor
-        Which flavor to use.
-    settings
-        Thresholds, counting and clustering.
-
-    Returns
-    -------
-    hubs
-        One row per cell in the order of the tissue, indexed by name: a column per cell type, and ``hub_cluster``.
-    selection
-        ``flavor``, ``n_clusters``, ``thresholds`` by receiver type, and ``silhouette`` by number of clusters.
-    """
-    known = Cells.read(cells)
-    receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, known, flavor)
-    sender_labels = np.where(nn_idx < 0, np.int16(terms.NO_NEIGHBOR), known.labels[nn_idx])
-    hubs = find_hubs(strength, nn_idx, known.labels[receivers], sender_labels, known.cell_types, settings)
-    selection = {
-        "flavor": flavor,
-        "n_clusters": hubs.n_clusters,
-        "thresholds": dict(hubs.thresholds),
-        "silhouette": {str(k): value for k, value in hubs.silhouette.items()},
-    }
-    return hubs.table(known.names[receivers], known.cell_types), selection
-
-
-def hub_of_cells(hubs: pd.DataFrame, cells: Cells) -> npt.NDArray[np.int64]:
-    """Return the hub of every cell in the order of the tissue, (cell,).
-
-    Raises
-    ------
-    ResultError
-        If the hubs are of other cells.
-    """
-    if set(hubs.index) != set(cells.names):
-        raise ResultError("the hubs are of other cells than the attention. Run the stage 'hubs' again.")
-    return hubs[terms.HUB_CLUSTER].reindex(cells.names).to_numpy(dtype=np.int64)

@@ -164,15 +164,19 @@ def positions_of(nn_idx: npt.NDArray[np.int32], positions: npt.NDArray[np.int64]
 
 def slots_array(table: pa.Table) -> npt.NDArray[Any]:
     """Return the ``neighbor_i`` columns of a table as an array, (row, neighbor)."""
+    return np.stack(_slot_columns(table), axis=1)
+
+
+def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
     n_neighbors = sum(
         name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
         for name in table.column_names
     )
-    return np.stack([table.column(name).to_numpy() for name in terms.neighbor_columns(n_neighbors)], axis=1)
+    return [table.column(name).to_numpy() for name in terms.neighbor_columns(n_neighbors)]
 
 
-def patterns_array(table: pa.Table) -> npt.NDArray[np.float32]:
-    """Return the attention (head, cell, neighbor) of one shard's table.
+def n_heads(table: pa.Table) -> int:
+    """Return the number of heads of one shard's table of attention.
 
     Raises
     ------
@@ -180,17 +184,25 @@ def patterns_array(table: pa.Table) -> npt.NDArray[np.float32]:
         If the rows are not by head, then by cell.
     """
     heads = table.column(terms.HEAD_IDX).to_numpy()
-    n_heads = int(heads.max()) + 1 if len(heads) else 0
-    if (
-        n_heads == 0
-        or len(heads) % n_heads
-        or not (heads == np.repeat(np.arange(n_heads), len(heads) // n_heads)).all()
-    ):
+    count = int(heads.max()) + 1 if len(heads) else 0
+    if count == 0 or len(heads) % count or not (heads == np.repeat(np.arange(count), len(heads) // count)).all():
         raise ResultError(
             f"a shard of attention must hold every head of the same cells, by {terms.HEAD_IDX}. Got rows in another "
             "order; run the extraction again."
         )
-    return slots_array(table).astype(np.float32, copy=False).reshape(n_heads, len(heads) // n_heads, -1)
+    return count
+
+
+def patterns_array(table: pa.Table) -> npt.NDArray[np.float32]:
+    """Return the attention (head, cell, neighbor) of one shard's table (:func:`n_heads` says which errors)."""
+    count = n_heads(table)
+    return slots_array(table).astype(np.float32, copy=False).reshape(count, len(table) // count, -1)
+
+
+def strongest_head(table: pa.Table) -> npt.NDArray[np.float32]:
+    """Return the attention of one shard's table as the maximum over heads, (cell, neighbor)."""
+    count = n_heads(table)
+    return np.stack([slot.reshape(count, -1).max(axis=0) for slot in _slot_columns(table)], axis=1)
 
 
 def norms_arrays(table: pa.Table) -> dict[str, npt.NDArray[np.float32]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -17,35 +18,24 @@ from matplotlib.transforms import Bbox
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.plots import hubs as hub_plots
-from tissue_crosstalk.core.plots.hubs import plot_hub_composition, plot_hub_map, plot_silhouette
-from tissue_crosstalk.core.plots.style import PNG_DPI, distinct_colors, figure_style, save_figure
+from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors, hub_name, hub_palette
+from tissue_crosstalk.core.plots.hubs import plot_hub_composition, plot_hub_map
+from tissue_crosstalk.core.plots.style import distinct_colors, figure_style, readable_on_white, save_figure
 
 LONG = ["Forebrain/Midbrain/Hindbrain", "Haematoendothelial progenitors", "Tumor, CD4+ $x$", "_odd", "L2/3 IT"]
 
 
-def make_hubs(n_types: int, n_hubs: int, n_cells: int = 300) -> pd.DataFrame:
-    """Return compositions that sum to 1, or to 0 for the last cell, and hubs that all occur."""
-    generator = np.random.default_rng(0)
-    names = (LONG + [f"type {number}" for number in range(n_types)])[:n_types]
-    shares = generator.dirichlet(np.ones(n_types), n_cells)
-    shares[-1] = 0.0
-    hubs = pd.DataFrame(shares, columns=names, index=[f"cell {number}" for number in range(n_cells)])
-    hubs["hub_cluster"] = np.arange(n_cells) % n_hubs
-    return hubs
+def type_names(n_types: int) -> list[str]:
+    """Return names of cell types, long ones and odd ones first."""
+    return (LONG + [f"type {number}" for number in range(n_types)])[:n_types]
 
 
-def overlaps(first: Bbox, second: Bbox) -> bool:
-    """Return whether two boxes share more than a pixel."""
-    shared = Bbox.intersection(first, second)
-    return shared is not None and shared.width > 1 and shared.height > 1
-
-
-def assert_tidy(figure: Figure, *, slanted: bool = False) -> None:
+def assert_tidy(figure: Figure) -> None:
     """Check that text is within the figure, that no two texts overlap, and that no key covers a panel."""
-    figure.set_dpi(PNG_DPI)
+    figure.set_dpi(100)
+    canvas: Any = FigureCanvasAgg(figure)
     with figure_style():
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
+        figure.draw_without_rendering()
     renderer = canvas.get_renderer()
     hidden = set()  # labels of ticks that lie outside of the limits
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
@@ -61,11 +51,14 @@ def assert_tidy(figure: Figure, *, slanted: bool = False) -> None:
     for content, box, _ in boxes:
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
         assert inside, f"{content!r} is cut off"
-    for (one, first, turned), (other, second, also_turned) in itertools.combinations(boxes, 2):
-        if not (
-            slanted and turned == also_turned == 45
-        ):  # upright boxes around slanted names overlap, the names do not
-            assert not overlaps(first, second), f"{one!r} overlaps {other!r}"
+    corners = np.array([box.extents for _, box, _ in boxes])  # (text, left bottom right top)
+    shared = np.minimum(corners[:, None, 2:], corners[None, :, 2:]) - np.maximum(
+        corners[:, None, :2], corners[None, :, :2]
+    )
+    for first, second in np.argwhere(np.triu((shared > 1).all(axis=2), k=1)):
+        (one, _, turned), (other, _, also_turned) = boxes[first], boxes[second]
+        # The boxes around slanted names overlap; the names do not.
+        assert {turned, also_turned} in ({45}, {315}), f"{one!r} overlaps {other!r}"
     for legend in figure.legends:
         box = legend.get_window_extent(renderer)
         assert box.x1 <= figure.bbox.x1 + 1
@@ -73,9 +66,34 @@ def assert_tidy(figure: Figure, *, slanted: bool = False) -> None:
         assert not any(overlaps(box, axes.get_window_extent(renderer)) for axes in figure.axes)
 
 
-def labels(figure: Figure) -> list[str]:
-    """Return the texts of the key."""
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+def overlaps(first: Bbox, second: Bbox) -> bool:
+    """Return whether two boxes share more than a pixel."""
+    shared = Bbox.intersection(first, second)
+    return shared is not None and shared.width > 1 and shared.height > 1
+
+
+def sentence(figure: Figure) -> str:
+    """Return what a figure without a panel says."""
+    assert not figure.axes
+    (text,) = figure.texts
+    return text.get_text().replace("\n", " ")
+
+
+def written(axes: Any) -> list[str]:
+    """Return the texts in a panel."""
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+def labels(ticks: Sequence[Text]) -> list[str]:
+    return [label.get_text() for label in ticks]
+
+
+def dots(axes: Any) -> list[Any]:
+    return [artist for artist in axes.collections if isinstance(artist, PathCollection)]
+
+
+def offsets(artist: Any) -> Any:
+    return np.asarray(artist.get_offsets())
 
 
 def points(axes: Any) -> np.ndarray:
@@ -89,55 +107,86 @@ def points(axes: Any) -> np.ndarray:
     return together[np.lexsort(together.T)]
 
 
+def key(figure: Any) -> dict[str, str]:
+    """Return the colours of the key by its texts."""
+    (legend,) = figure.legends
+    return dict(zip(labels(legend.get_texts()), [line.get_color() for line in legend.legend_handles], strict=True))
+
+
+def make_hubs(n_types: int, n_hubs: int, n_cells: int = 300) -> pd.DataFrame:
+    """Return compositions that sum to 1, or to 0 for the last cell, and hubs that all occur."""
+    shares = np.random.default_rng(0).dirichlet(np.ones(n_types), n_cells)
+    shares[-1] = 0.0
+    hubs = pd.DataFrame(shares, columns=type_names(n_types), index=[f"cell {number}" for number in range(n_cells)])
+    hubs["hub_cluster"] = np.arange(n_cells) % n_hubs
+    return hubs
+
+
+class TestNames:
+    def test_colors(self) -> None:
+        """Those of a hub do not depend on which others there are."""
+        assert hub_colors(12) == list(distinct_colors(12))
+        assert hub_colors(0) == []
+        assert ISOLATED_COLOR.lower() not in hub_colors(30)
+        assert list(hub_palette([4, -1, 2, 4]).items()) == [
+            (2, hub_colors(12)[2]),
+            (4, hub_colors(12)[4]),
+            (-1, ISOLATED_COLOR),
+        ]
+
+    def test_names(self) -> None:
+        assert [hub_name(hub) for hub in (0, 12, -1)] == ["hub 0", "hub 12", "isolated"]
+
+
 class TestComposition:
     def test_means_by_hand(self) -> None:
+        """Isolated cells count in the note only; a hub keeps its colour where others are missing."""
         hubs = pd.DataFrame(
-            {"B": [1.0, 0.5, 0.0, 0.0], "T": [0.0, 0.5, 1.0, 0.0], "hub_cluster": [0, 0, 10, 10]}, index=list("abcd")
+            {"B": [1.0, 0.5, 0, 0, 0], "T": [0.0, 0.5, 1, 0, 0], "hub_cluster": [0, 0, 10, 10, -1]}, index=list("abcde")
         )
-        axes, bar = plot_hub_composition(hubs).axes
+        before = hubs.copy()
+        figure = plot_hub_composition(hubs)
+        axes, bar = figure.axes
         np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25], [0.0, 0.5]])
-        assert [label.get_text() for label in axes.get_yticklabels()] == ["hub 0 (2 cells)", "hub 10 (2 cells)"]
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["B", "T"]
-        assert [text.get_text() for text in axes.texts if text.get_text()] == ["0.75", "0.25", "0.00", "0.50"]
+        assert labels(axes.get_yticklabels()) == ["hub 0 (2 cells)", "hub 10 (2 cells)"]
+        colors = [to_hex(label.get_color()) for label in axes.get_yticklabels()]
+        assert colors == [readable_on_white(hub_colors(11)[hub]) for hub in (0, 10)]
+        assert labels(axes.get_xticklabels()) == ["B", "T"]
+        assert written(axes) == ["0.75", "0.25", "0.00", "0.50"]
         assert bar.get_xlabel() == "mean share of strong neighbors"
         assert axes.images[0].get_clim() == (0.0, 0.75)
+        assert labels(figure.texts) == ["1 isolated cell (20.0%) has no strong neighbor."]
+        assert_tidy(figure)
+        pd.testing.assert_frame_equal(hubs, before)
 
-    def test_equals_groupby(self) -> None:
+    def test_equals_groupby_in_the_order_asked_for(self) -> None:
         hubs = make_hubs(6, 5).sample(frac=1.0, random_state=0)
-        expected = hubs.groupby("hub_cluster").mean()
-        axes: Any = plot_hub_composition(hubs).axes[0]
-        np.testing.assert_allclose(axes.images[0].get_array(), expected.to_numpy())
-
-    def test_order_of_types(self) -> None:
-        hubs = make_hubs(5, 2)
-        axes: Any = plot_hub_composition(hubs, order=["L2/3 IT", "_odd"]).axes[0]
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["L2/3 IT", "_odd"]
+        figure: Any = plot_hub_composition(hubs, order=["L2/3 IT", "_odd"])
+        axes = figure.axes[0]
+        assert labels(axes.get_xticklabels()) == ["L2/3 IT", "_odd"]
         expected = hubs.groupby("hub_cluster")[["L2/3 IT", "_odd"]].mean()
         np.testing.assert_allclose(axes.images[0].get_array(), expected.to_numpy())
+        assert not figure.texts  # no cell is isolated
 
     def test_only_few_squares_hold_numbers(self) -> None:
-        assert len([text for text in plot_hub_composition(make_hubs(5, 12)).axes[0].texts if text.get_text()]) == 60
-        assert not [text for text in plot_hub_composition(make_hubs(25, 12)).axes[0].texts if text.get_text()]
+        assert len(written(plot_hub_composition(make_hubs(5, 12)).axes[0])) == hub_plots.MOST_ANNOTATED == 60
 
-    @pytest.mark.parametrize(("n_types", "n_hubs"), [(1, 1), (3, 3), (5, 12), (25, 3), (25, 20)])
-    def test_nothing_overlaps(self, n_types: int, n_hubs: int) -> None:
-        assert_tidy(plot_hub_composition(make_hubs(n_types, n_hubs)), slanted=True)
-
-    def test_long_name_in_the_last_column(self) -> None:
-        hubs = make_hubs(5, 2)
-        assert_tidy(plot_hub_composition(hubs[[*reversed(hubs.columns[:-1]), "hub_cluster"]]), slanted=True)
+    def test_nothing_overlaps(self) -> None:
+        hubs = make_hubs(25, 12, n_cells=13_000)
+        hubs.loc[::10, "hub_cluster"] = -1
+        figure = plot_hub_composition(hubs, order=[*type_names(25)[1:], LONG[0]])  # a long name in the last column
+        assert labels(figure.texts) == ["1,300 isolated cells (10.0%) have no strong neighbor."]
+        assert not written(figure.axes[0])
+        assert_tidy(figure)
 
     def test_no_strong_neighbor_anywhere(self) -> None:
+        """Of isolated cells the figure speaks; rows of zeros that were clustered are drawn."""
         hubs = make_hubs(3, 1)
         hubs.iloc[:, :3] = 0.0
         axes: Any = plot_hub_composition(hubs).axes[0]
         np.testing.assert_array_equal(axes.images[0].get_array(), np.zeros((1, 3)))
-
-    def test_argument_stays_as_it_is(self) -> None:
-        hubs = make_hubs(3, 2)
-        before = hubs.copy()
-        plot_hub_composition(hubs)
-        pd.testing.assert_frame_equal(hubs, before)
+        figure = plot_hub_composition(hubs.assign(hub_cluster=-1))
+        assert sentence(figure) == "There is no hub: no cell has a strong neighbor (300 cells)."
 
     def test_refused(self) -> None:
         hubs = make_hubs(3, 2)
@@ -149,17 +198,26 @@ class TestComposition:
             plot_hub_composition(hubs[:0])
         with pytest.raises(ParameterError, match="Got 300 cells and 0 types"):
             plot_hub_composition(hubs[["hub_cluster"]])
+        with pytest.raises(ParameterError, match=r"`hub_cluster` of `hubs` must hold whole numbers .*Got -2"):
+            plot_hub_composition(hubs.assign(hub_cluster=-2))
 
 
 class TestMap:
     def test_points_by_hand(self) -> None:
-        """Three cells in two hubs; the third coordinate is not drawn."""
-        figure = plot_hub_map([[0.0, 1.0, 9.0], [2.0, 3.0, 9.0], [4.0, 0.0, 9.0]], [1, 0, 1], distance_unit="µm")
+        """Four cells, one of them isolated and no hub 0; the third coordinate is not drawn."""
+        figure: Any = plot_hub_map(
+            [[0.0, 1.0, 9.0], [2.0, 3.0, 9.0], [4.0, 0.0, 9.0], [1.0, 1.0, 9.0]], [2, 1, 2, -1], distance_unit="µm"
+        )
         (axes,) = figure.axes
-        first, second = distinct_colors(2)
+        _, second, third = hub_colors(3)
         drawn = {(x, y): to_hex(color) for x, y, *color in points(axes).tolist()}
-        assert drawn == {(0.0, 1.0): second, (2.0, 3.0): first, (4.0, 0.0): second}
-        assert labels(figure) == ["hub 0 (1 cell)", "hub 1 (2 cells)"]
+        assert drawn == {
+            (0.0, 1.0): third, (2.0, 3.0): second, (4.0, 0.0): third, (1.0, 1.0): ISOLATED_COLOR.lower()
+        }  # fmt: skip
+        assert key(figure) == {
+            "hub 1 (1 cell)": second, "hub 2 (2 cells)": third, "isolated (1 cell)": ISOLATED_COLOR
+        }  # fmt: skip
+        assert list(key(figure))[-1] == "isolated (1 cell)"
         assert axes.get_aspect() == 1.0
         assert all(artist.get_rasterized() for artist in axes.collections)
         assert axes.texts[-1].get_text() == "1 µm"
@@ -197,45 +255,51 @@ class TestMap:
 
     def test_only_the_largest_sections(self) -> None:
         section = np.repeat([f"s{number}" for number in range(15)], np.arange(5, 20))
-        figure = plot_hub_map(np.random.default_rng(0).random((len(section), 2)), np.zeros(len(section), int), section)
-        assert [axes.get_title() for axes in figure.axes] == [f"s{number}" for number in range(3, 15)]
-        text = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
-        assert text == "The 12 largest of 15 sections; counts are of all cells."
-        assert labels(figure) == [f"hub 0 ({len(section)} cells)"]
+        long = np.char.add(section, " of a mouse with a rather long name")
+        xy, hub = np.random.default_rng(0).random((len(section), 2)), np.arange(len(section)) % 21 - 1
+        figure = plot_hub_map(xy, hub, long, distance_unit="µm")
+        titles = [axes.get_title().split()[0] for axes in figure.axes]
+        assert titles == [f"s{number}" for number in range(3, 15)]
+        assert labels(figure.texts) == ["The 12 largest of 15 sections; counts are of all cells."]
+        assert list(key(figure)) == [f"{hub_name(one)} ({(hub == one).sum()} cells)" for one in [*range(20), -1]]
         assert_tidy(figure)
 
     def test_many_cells_are_smaller_and_drawn_in_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Isolated cells are the first, and lie beneath all others."""
         generator = np.random.default_rng(0)
-        xy, hub = generator.random((5000, 2)), generator.integers(0, 4, 5000)
+        xy, hub = generator.random((5000, 2)), generator.integers(-1, 4, 5000)
         singly: Any = plot_hub_map(xy, hub).axes[0]
         monkeypatch.setattr(hub_plots, "MOST_SINGLY_COLORED", 100)
         blocks = plot_hub_map(xy, hub).axes[0]
-        assert len(singly.collections) == 1 < len(blocks.collections)
+        assert len(singly.collections) == 2 < len(blocks.collections) == 41
         np.testing.assert_allclose(points(singly), points(blocks))
+        for axes in (singly, blocks):
+            first = axes.collections[0]
+            assert {to_hex(color) for color in first.get_facecolors()} == {ISOLATED_COLOR.lower()}
+            np.testing.assert_array_equal(np.sort(offsets(first)[:, 0]), np.sort(xy[hub == -1, 0]))
+            assert len({artist.get_zorder() for artist in axes.collections}) == 1
         monkeypatch.undo()
         few: Any = plot_hub_map(xy[:500], hub[:500]).axes[0]
         assert few.collections[0].get_sizes()[0] > singly.collections[0].get_sizes()[0]
 
-    def test_every_hub_has_its_color(self) -> None:
-        figure: Any = plot_hub_map(np.random.default_rng(0).random((60, 2)), np.arange(60) % 20)
-        colors = {to_hex(handle.get_color()) for handle in figure.legends[0].legend_handles}
-        assert len(colors) == 20
-        assert {to_hex(color) for color in points(figure.axes[0])[:, 2:]} == colors
-
-    @pytest.mark.parametrize(("n_sections", "n_hubs"), [(1, 2), (1, 40), (2, 3), (5, 12), (12, 20)])
-    @pytest.mark.parametrize("shape", [(1.0, 1.0), (1.0, 30.0), (30.0, 1.0), (1.0, 0.0)])
-    def test_nothing_overlaps(self, n_sections: int, n_hubs: int, shape: tuple[float, float]) -> None:
+    @pytest.mark.parametrize("shape", [(30.0, 1.0), (1.0, 0.0)])
+    def test_nothing_overlaps_whatever_the_shape(self, shape: tuple[float, float]) -> None:
         xy = np.random.default_rng(0).random((400, 2)) * shape
-        section = [f"section {number % n_sections} of a mouse with a rather long name" for number in range(400)]
-        assert_tidy(plot_hub_map(xy, np.arange(400) % n_hubs, section, distance_unit="µm"))
+        figure = plot_hub_map(xy, np.arange(400) % 41 - 1, distance_unit="µm")
+        assert len(set(key(figure).values())) == 41
+        assert_tidy(figure)
 
     def test_cells_on_one_spot(self) -> None:
-        assert_tidy(plot_hub_map([[3.0, 3.0], [3.0, 3.0]], [0, 0]))
+        """All of them isolated."""
+        figure = plot_hub_map([[3.0, 3.0], [3.0, 3.0]], [-1, -1])
+        assert key(figure) == {"isolated (2 cells)": ISOLATED_COLOR}
+        assert_tidy(figure)
 
     def test_same_file_every_time(self, tmp_path: Path) -> None:
         xy = np.random.default_rng(0).random((30, 2))
-        first = save_figure(plot_hub_map(xy, np.arange(30) % 3), tmp_path / "a.svg").read_bytes()
-        assert save_figure(plot_hub_map(xy, np.arange(30) % 3), tmp_path / "b.svg").read_bytes() == first
+        hub = np.arange(30) % 4 - 1
+        first = save_figure(plot_hub_map(xy, hub), tmp_path / "a.svg").read_bytes()
+        assert save_figure(plot_hub_map(xy, hub), tmp_path / "b.svg").read_bytes() == first
         assert first.count(b"<image") == 1
 
     def test_refused(self) -> None:
@@ -249,37 +313,7 @@ class TestMap:
             plot_hub_map(np.zeros((0, 2)), [])
         with pytest.raises(ParameterError, match="`coordinates` must be finite"):
             plot_hub_map([[0.0, np.nan]], [0])
+        with pytest.raises(ParameterError, match=r"`hub_cluster` must hold whole numbers .*Got 0\.5"):
+            plot_hub_map([[0.0, 0.0]], [0.5])
         with pytest.raises(ParameterError, match=r"`most_sections` must be at least 1\. Got 0"):
             plot_hub_map([[0.0, 0.0]], [0], most_sections=0)
-
-
-class TestSilhouette:
-    def test_line_and_mark(self) -> None:
-        figure: Any = plot_silhouette({4: 0.2, 2: 0.3, 3: 0.5}, chosen=3)
-        (axes,) = figure.axes
-        line, mark = axes.lines
-        assert line.get_xydata().tolist() == [[2, 0.3], [3, 0.5], [4, 0.2]]
-        assert mark.get_xydata().tolist() == [[3, 0.5]]
-        assert to_hex(mark.get_color()) != to_hex(line.get_color())
-        assert [text.get_text() for text in axes.texts if text.get_text()] == ["3 hubs chosen"]
-        assert axes.get_xlabel() == "number of hubs"
-        assert axes.get_ylabel() == "mean silhouette"
-        assert axes.get_xticks().tolist() == [2, 3, 4]
-
-    @pytest.mark.parametrize("chosen", [2, 7, 12])
-    @pytest.mark.parametrize("slope", [-0.05, 0.0, 0.05])
-    def test_nothing_overlaps(self, chosen: int, slope: float) -> None:
-        assert_tidy(plot_silhouette({number: 0.5 + slope * number for number in range(2, 13)}, chosen))
-
-    def test_a_single_number(self) -> None:
-        assert_tidy(plot_silhouette({2: 0.3}, 2))
-
-    def test_number_that_was_given(self) -> None:
-        figure = plot_silhouette({}, 5)
-        assert not figure.axes
-        assert figure.texts[0].get_text() == "The number of hubs was given (5): no silhouette was computed."
-        assert_tidy(figure)
-
-    def test_refused(self) -> None:
-        with pytest.raises(ParameterError, match=r"that were tried, '2', '3'\. Got 5 instead"):
-            plot_silhouette({2: 0.1, 3: 0.2}, chosen=5)

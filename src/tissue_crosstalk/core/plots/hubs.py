@@ -1,11 +1,12 @@
-"""Communication hubs: what they are made of, where in the tissue they lie, and how their number was chosen."""
+"""Communication hubs: what they are made of, and where in the tissue they lie."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError, listing
+from tissue_crosstalk.core.hubs import ISOLATED
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
     Canvas,
@@ -31,17 +32,33 @@ from tissue_crosstalk.core.plots._layout import (
     widest,
     wrap,
 )
-from tissue_crosstalk.core.plots.style import FONT_SIZE, distinct_colors, figure_style
+from tissue_crosstalk.core.plots.hub_style import (
+    DARK,
+    ISOLATED_COLOR,
+    KEY_GAP,
+    MARGIN,
+    ROW,
+    color_bar,
+    color_bar_height,
+    color_bar_width,
+    hub_colors,
+    hub_name,
+    hub_numbers,
+    hub_palette,
+    name_columns,
+    name_hub_rows,
+    sentence,
+    slanted_height,
+    slanted_overhang,
+)
+from tissue_crosstalk.core.plots.style import FONT_SIZE, figure_style
 
 MOST_SECTIONS: Final = 12
 MOST_ANNOTATED: Final = 60
 MOST_SINGLY_COLORED: Final = 100_000
 
 # All in inches.
-_MARGIN: Final = 0.1
 _CELL_WIDTH: Final = 0.27
-_CELL_HEIGHT: Final = 0.22
-_KEY_GAP: Final = 0.18
 _PANEL_GAP: Final = 0.14
 
 
@@ -52,7 +69,8 @@ def plot_hub_composition(hubs: pd.DataFrame, *, order: Sequence[str] | None = No
     ----------
     hubs
         Indexed by obs name, one column per cell type with each cell's share of strong neighbors of that type, and
-        `hub_cluster`. Cells without strong neighbors have a row of zeros, and count in the mean as such.
+        `hub_cluster`, which is -1 for isolated cells. Cells of a hub without strong neighbors have a row of zeros, and
+        count in the mean as such.
     order
         Cell types in the order of the columns to draw. None: as in `hubs`.
 
@@ -60,12 +78,13 @@ def plot_hub_composition(hubs: pd.DataFrame, *, order: Sequence[str] | None = No
     -------
     matplotlib.figure.Figure
         Rows are hubs, with their numbers of cells; columns are cell types. The shares are written into the squares
-        where these are at most 60.
+        where these are at most 60. A note says how many cells are isolated. Where all are, a sentence.
 
     Raises
     ------
     ParameterError
-        If `hub_cluster` or a type in `order` is not a column, or `hubs` holds no cell or no type.
+        If `hub_cluster` or a type in `order` is not a column, a hub is no number of a hub, or `hubs` holds no cell or
+        no type.
 
     Examples
     --------
@@ -84,14 +103,23 @@ def plot_hub_composition(hubs: pd.DataFrame, *, order: Sequence[str] | None = No
         raise ParameterError(
             f"`hubs` must hold at least one cell and one cell type. Got {len(hubs)} cells and {len(cell_types)} types."
         )
-    labels, inverse = np.unique(hubs[terms.HUB_CLUSTER].to_numpy(), return_inverse=True)
-    sizes = np.bincount(inverse)  # (hub,)
-    shares = hubs[cell_types].to_numpy(dtype=np.float64)  # (cell, type)
-    mean = np.zeros((len(labels), len(cell_types)))
+    hub = hub_numbers(f"`{terms.HUB_CLUSTER}` of `hubs`", hubs[terms.HUB_CLUSTER])
+    in_hub = hub != ISOLATED
+    n_isolated = int((~in_hub).sum())
+    numbers, inverse, sizes = np.unique(hub[in_hub], return_inverse=True, return_counts=True)
+    shares = hubs[cell_types].to_numpy(dtype=np.float64)[in_hub]  # (cell in a hub, type)
+    mean = np.zeros((len(numbers), len(cell_types)))
     np.add.at(mean, inverse, shares)
     mean /= sizes[:, None]
     with figure_style():
-        return _draw_composition(mean, [f"hub {_whole(label)}" for label in labels], sizes, cell_types)
+        if not len(numbers):
+            return sentence(f"There is no hub: no cell has a strong neighbor ({_cells(n_isolated)}).")
+        note = ""
+        if n_isolated:
+            cells, have = ("cell", "has") if n_isolated == 1 else ("cells", "have")
+            share = 100 * n_isolated / len(hub)
+            note = f"{n_isolated:,} isolated {cells} ({share:.1f}%) {have} no strong neighbor."
+        return _draw_composition(mean, numbers.tolist(), sizes.tolist(), cell_types, note)
 
 
 def plot_hub_map(
@@ -106,14 +134,15 @@ def plot_hub_map(
     """Draw where in the tissue the cells of each hub lie.
 
     All panels have the same scale, of which a bar below the first is the measure. Cells are drawn in random order, so
-    that no hub hides another; in an SVG they are one image, and all text is text.
+    that no hub hides another, but isolated cells beneath all others; in an SVG they are one image, and all text is
+    text.
 
     Parameters
     ----------
     coordinates
         Coordinates of shape (cell, 2) or (cell, 3), of which the first two are drawn.
     hub_cluster
-        Hub of each cell, of shape (cell,).
+        Hub of each cell, of shape (cell,); -1 for isolated cells.
     section
         Section of each cell, of shape (cell,): a panel each. None: all cells are of one section.
     distance_unit
@@ -131,22 +160,23 @@ def plot_hub_map(
     Raises
     ------
     ParameterError
-        If shapes do not fit together, there is no cell, a coordinate is not finite, or `most_sections` is below 1.
+        If shapes do not fit together, there is no cell, a coordinate is not finite, a hub is no number of a hub, or
+        `most_sections` is below 1.
 
     Examples
     --------
-    >>> figure = plot_hub_map([[0.0, 0.0], [1.0, 2.0]], [0, 1], distance_unit="µm")
+    >>> figure = plot_hub_map([[0.0, 0.0], [1.0, 2.0]], [-1, 0], distance_unit="µm")
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
-    ['hub 0 (1 cell)', 'hub 1 (1 cell)']
+    ['hub 0 (1 cell)', 'isolated (1 cell)']
     """
     points = np.asarray(coordinates, dtype=np.float64)
-    hub = np.asarray(hub_cluster)
+    given = np.asarray(hub_cluster)
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise ParameterError(f"`coordinates` must have the shape (cell, 2) or (cell, 3). Got {points.shape} instead.")
     points = points[:, :2]
     n_cells = len(points)
     where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section).astype(str)
-    for name, values in (("hub_cluster", hub), ("section", where)):
+    for name, values in (("hub_cluster", given), ("section", where)):
         if values.shape != (n_cells,):
             raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {values.shape}.")
     if n_cells == 0:
@@ -156,7 +186,7 @@ def plot_hub_map(
     if most_sections < 1:
         raise ParameterError(f"`most_sections` must be at least 1. Got {most_sections!r} instead.")
 
-    hubs, hub_code = np.unique(hub, return_inverse=True)
+    hub = hub_numbers("`hub_cluster`", pd.Series(given))
     sections, section_code, section_size = np.unique(where, return_inverse=True, return_counts=True)
     largest = np.argsort(-section_size, kind="stable")[:most_sections]
     drawn = sorted(largest.tolist(), key=lambda code: _natural(str(sections[code])))
@@ -164,92 +194,18 @@ def plot_hub_map(
     generator = np.random.default_rng(seed)
     members = [generator.permutation(cells) for cells in members]
     with figure_style():
-        counts = np.bincount(hub_code)
-        labels = [f"hub {_whole(hubs[code])} ({_cells(int(counts[code]))})" for code in range(len(hubs))]
         titles = [] if section is None or len(sections) == 1 else [str(sections[code]) for code in drawn]
         note = ""
         if len(drawn) < len(sections):
             note = f"The {len(drawn)} largest of {len(sections)} sections; counts are of all cells."
         return _draw_map(
             [points[cells] for cells in members],
-            [hub_code[cells] for cells in members],
-            labels=labels,
+            [hub[cells] for cells in members],
+            sizes=Counter(hub.tolist()),
             titles=titles,
             note=note,
             distance_unit=distance_unit,
         )
-
-
-def plot_silhouette(silhouette: Mapping[int, float], chosen: int) -> Figure:
-    """Draw the silhouette against the number of hubs, with the chosen number marked.
-
-    Parameters
-    ----------
-    silhouette
-        Mean silhouette for each number of hubs that was tried. Empty where the number was given.
-    chosen
-        The number of hubs that was chosen.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A line, or a sentence where nothing was tried.
-
-    Raises
-    ------
-    ParameterError
-        If `chosen` is not among the numbers that were tried.
-
-    Examples
-    --------
-    >>> figure = plot_silhouette({2: 0.31, 3: 0.42, 4: 0.4}, chosen=3)
-    >>> figure.axes[0].get_xlabel()
-    'number of hubs'
-    """
-    if silhouette and chosen not in silhouette:
-        raise ParameterError(
-            f"`chosen` must be one of the numbers of hubs that were tried, {listing(sorted(silhouette), most=20)}. "
-            f"Got {chosen!r} instead."
-        )
-    with figure_style():
-        if not silhouette:
-            text = f"The number of hubs was given ({chosen}): no silhouette was computed."
-            canvas = Canvas.of_size(2 * _MARGIN + text_width(text), 2 * _MARGIN + text_height(text))
-            canvas.text(_MARGIN, _MARGIN, text)
-            return canvas.figure
-        numbers = sorted(silhouette)
-        values = [silhouette[number] for number in numbers]
-        canvas = Canvas.of_size(3.2, 2.3)
-        axes = canvas.axes(0.6, 0.35, 2.45, 1.5)
-        axes.plot(numbers, values, color="#555555", marker="o", markersize=3.0, linewidth=1.0)
-        axes.plot(
-            [chosen], [silhouette[chosen]], color="#D55E00", marker="o", markersize=6.0, linestyle="none", zorder=4
-        )
-        axes.annotate(
-            f"{chosen} hubs chosen",
-            (chosen, silhouette[chosen]),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center"
-            if numbers[0] < chosen < numbers[-1] or len(numbers) == 1
-            else ("left" if chosen == numbers[0] else "right"),
-            va="bottom",
-            color="#B34E00",
-            annotation_clip=False,
-        )
-        axes.margins(x=0.06, y=0.12)
-        axes.set_xlabel("number of hubs")
-        axes.set_ylabel("mean silhouette")
-        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
-        if len(numbers) <= 12:
-            axes.set_xticks(numbers)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        return canvas.figure
-
-
-def _whole(label: object) -> str:
-    """Return a hub's label as text, 3.0 as 3."""
-    return str(int(label)) if isinstance(label, float | np.floating) and float(label).is_integer() else str(label)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -263,33 +219,37 @@ def _cells(count: int) -> str:
     return f"{count:,} cell" + ("" if count == 1 else "s")
 
 
+def _name_and_size(hub: int, size: int) -> str:
+    """Return what a hub is called, with its number of cells."""
+    return f"{hub_name(hub)} ({_cells(size)})"
+
+
 def _draw_composition(
-    mean: NDArray[np.float64], hub_names: Sequence[str], sizes: NDArray[Any], cell_types: Sequence[str]
+    mean: NDArray[np.float64], hubs: Sequence[int], sizes: Sequence[int], cell_types: Sequence[str], note: str
 ) -> Figure:
-    """Draw the heatmap of mean shares, of shape (hub, type)."""
+    """Draw the heatmap of mean shares, of shape (hub, type), with a note below."""
     n_hubs, n_types = mean.shape
     names = [shorten(str(name)) for name in cell_types]
-    rows = [f"{name} ({_cells(int(size))})" for name, size in zip(hub_names, sizes, strict=True)]
+    rows = [_name_and_size(hub, size) for hub, size in zip(hubs, sizes, strict=True)]
     annotated = mean.size <= MOST_ANNOTATED
     cell_width = 0.34 if annotated else _CELL_WIDTH
-    slant = math.sqrt(0.5)  # names of types stand at 45 degrees above their column and lean to the right
-    above = (max(text_width(name) for name in names) + FONT_SIZE / POINTS_PER_INCH) * slant + 0.08
-    overhang = max(text_width(name) * slant - (n_types - 0.5 - index) * cell_width for index, name in enumerate(names))
-    width, height = n_types * cell_width, n_hubs * _CELL_HEIGHT
-    left = _MARGIN + widest(rows) + 0.1
+    above = slanted_height(names)
+    width, height = n_types * cell_width, n_hubs * ROW
+    left = MARGIN + widest(rows) + 0.1
     bar_label = "mean share of strong neighbors"
-    bar_length = max(min(width, 2.4), text_width(bar_label))
-    bar_top = _MARGIN + above + height + 0.22
-    total_width = left + max(width + max(overhang, 0.0), bar_length) + _MARGIN + 0.05
-    canvas = Canvas.of_size(total_width, bar_top + 0.09 + 0.4)
+    bar_length = color_bar_width(bar_label, width)
+    bar_top = MARGIN + above + height + 0.22
+    total_width = left + max(width + slanted_overhang(names, cell_width), bar_length) + MARGIN + 0.05
+    note_top = bar_top + color_bar_height(bar_label) + 0.08
+    canvas = Canvas.of_size(
+        max(total_width, text_width(note) + 2 * MARGIN), note_top + (text_height(note) + MARGIN if note else 0.0)
+    )
 
-    axes = canvas.axes(left, _MARGIN + above, width, height)
+    axes = canvas.axes(left, MARGIN + above, width, height)
     top = max(float(mean.max()), 1e-9)
     image = axes.imshow(mean, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
-    axes.set_yticks(np.arange(n_hubs), rows)
-    axes.xaxis.tick_top()
-    axes.set_xticks(np.arange(n_types), names, rotation=45, ha="left", va="bottom", rotation_mode="anchor")
-    axes.tick_params(length=0, pad=3)
+    name_hub_rows(axes, hubs, rows)
+    name_columns(axes, names)
     axes.set_xticks(np.arange(1, n_types) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, n_hubs) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=0.8)
@@ -304,30 +264,26 @@ def _draw_composition(
                 ha="center",
                 va="center",
                 size=FONT_SIZE - 1,
-                color="white" if value > 0.55 * top else "#1a1a1a",
+                color="white" if value > 0.55 * top else DARK,
             )
-    bar = canvas.figure.colorbar(
-        image,
-        cax=canvas.axes(left, bar_top, bar_length, 0.09),
-        orientation="horizontal",
-        ticks=MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]),
-    )
-    bar.set_label(bar_label)
-    bar.outline.set_visible(False)
+    color_bar(canvas, image, bar_label, left=left, top=bar_top, width=bar_length)
+    if note:
+        canvas.text(MARGIN, note_top, note)
     return canvas.figure
 
 
 def _draw_map(
     points: Sequence[NDArray[np.float64]],
-    codes: Sequence[NDArray[Any]],
+    hubs: Sequence[NDArray[np.int64]],
     *,
-    labels: Sequence[str],
+    sizes: Mapping[int, int],
     titles: Sequence[str],
     note: str,
     distance_unit: str,
 ) -> Figure:
-    """Draw one panel per section: `points` (cell, 2) and hub `codes` (cell,) of each, `labels` of all hubs."""
-    colors = distinct_colors(len(labels))
+    """Draw one panel per section: `points` (cell, 2) and `hubs` (cell,) of each; `sizes` are those of all hubs."""
+    palette = hub_palette(sizes)
+    labels = [_name_and_size(hub, sizes[hub]) for hub in palette]
     low = np.array([cells.min(axis=0) for cells in points])  # (section, axis)
     high = np.array([cells.max(axis=0) for cells in points])
     extent = (high - low).max(axis=0)
@@ -344,24 +300,22 @@ def _draw_map(
     below = 0.34
 
     columns = key_columns(len(labels), panels_height - title_height + below)
-    total_width = _MARGIN + panels_width + _KEY_GAP + key_width(labels, columns) + _MARGIN
-    note = wrap(note, total_width - 2 * _MARGIN, FONT_SIZE) if note else ""
-    above = _MARGIN + (text_height(note, FONT_SIZE) + 0.06 if note else 0.0)
+    total_width = MARGIN + panels_width + KEY_GAP + key_width(labels, columns) + MARGIN
+    note = wrap(note, total_width - 2 * MARGIN, FONT_SIZE) if note else ""
+    above = MARGIN + (text_height(note, FONT_SIZE) + 0.06 if note else 0.0)
     overhang = max(key_height(len(labels), columns) - (panels_height - title_height + below), 0.0)
     canvas = Canvas.of_size(total_width, above + panels_height + below + overhang)
     if note:
-        canvas.text(_MARGIN, _MARGIN, note)
+        canvas.text(MARGIN, MARGIN, note)
 
     densest = max(len(cells) for cells in points)
     filled = 0.5 * width * height * POINTS_PER_INCH**2 * float(np.prod(extent / span))
     size = float(np.clip(filled / densest, 0.05, 24.0))  # square points; cells of the densest section fill half of it
-    shades = to_rgba_array(colors)
-    for index, (cells, code) in enumerate(zip(points, codes, strict=True)):
+    shades = to_rgba_array([*hub_colors(max(palette) + 1), ISOLATED_COLOR])  # the last is that of hub -1
+    for index, (cells, hub) in enumerate(zip(points, hubs, strict=True)):
         row, column = divmod(index, n_columns)
-        axes = canvas.axes(
-            _MARGIN + column * (width + _PANEL_GAP), above + row * row_step + title_height, width, height
-        )
-        _scatter(axes, cells, code, shades, size)
+        axes = canvas.axes(MARGIN + column * (width + _PANEL_GAP), above + row * row_step + title_height, width, height)
+        _scatter(axes, cells, hub, shades, size)
         # Sections may lie anywhere in one system of coordinates: each is in the middle of its panel.
         middle = (low[index] + high[index]) / 2
         axes.set(
@@ -376,24 +330,25 @@ def _draw_map(
             axes.set_title(_fitted(titles[index], width), y=1.0)
         if index + n_columns >= len(points) and column == 0:
             _draw_scale_bar(axes, float(span[0]), height, distance_unit)
-    handles = [Line2D([], [], color=color, marker="o", markersize=4.5, linestyle="none") for color in colors]
-    canvas.key(_MARGIN + panels_width + _KEY_GAP, above + title_height + 0.03, handles, labels, n_columns=columns)
+    handles = [Line2D([], [], color=color, marker="o", markersize=4.5, linestyle="none") for color in palette.values()]
+    canvas.key(MARGIN + panels_width + KEY_GAP, above + title_height + 0.03, handles, labels, n_columns=columns)
     return canvas.figure
 
 
 def _scatter(
-    axes: Axes, cells: NDArray[np.float64], code: NDArray[Any], shades: NDArray[np.float64], size: float
+    axes: Axes, cells: NDArray[np.float64], hub: NDArray[np.int64], shades: NDArray[np.float64], size: float
 ) -> None:
-    """Draw cells, of shape (cell, 2), in their order; many of them in blocks of one colour, six times as fast."""
-    if len(cells) <= MOST_SINGLY_COLORED:
-        axes.scatter(cells[:, 0], cells[:, 1], s=size, c=shades[code], linewidths=0, marker="o", rasterized=True)
-        return
-    for block in np.array_split(np.arange(len(cells)), 10):  # cells come in random order: no hub hides another
-        for hub in range(len(shades)):
-            own = block[code[block] == hub]
-            axes.scatter(
-                cells[own, 0], cells[own, 1], s=size, color=shades[hub], linewidths=0, marker="o", rasterized=True
-            )
+    """Draw cells (cell, 2) in their order, isolated ones first; many in blocks of one colour, six times as fast."""
+    isolated, others = np.flatnonzero(hub == ISOLATED), np.flatnonzero(hub != ISOLATED)
+    parts = [(isolated, shades[ISOLATED])]
+    if len(others) <= MOST_SINGLY_COLORED:
+        parts.append((others, shades[hub[others]]))
+    else:
+        for block in np.array_split(others, 10):  # cells come in random order: no hub hides another
+            parts.extend((block[hub[block] == one], shades[one]) for one in np.unique(hub[block]))
+    for own, color in parts:
+        if len(own):
+            axes.scatter(cells[own, 0], cells[own, 1], s=size, color=color, linewidths=0, marker="o", rasterized=True)
 
 
 def _fitted(title: str, width: float) -> str:
@@ -413,7 +368,7 @@ def _draw_scale_bar(axes: Axes, span: float, height: float, distance_unit: str) 
         [0.0, share],
         [-0.06 / height] * 2,
         transform=axes.transAxes,
-        color="#1a1a1a",
+        color=DARK,
         linewidth=1.5,
         solid_capstyle="butt",
         clip_on=False,

@@ -79,23 +79,61 @@ def draw_hub_composition(hubs: pd.DataFrame) -> Figure:
 def draw_hub_map(hubs: pd.DataFrame, cells: pads.Dataset) -> Figure:
     """Draw where in the tissue the hubs lie."""
     from tissue_crosstalk.core.plots.hubs import plot_hub_map
-    from tissue_crosstalk.core.stored import Cells, hub_of_cells
+    from tissue_crosstalk.core.stored import Cells
+    from tissue_crosstalk.core.stored_hubs import positions_of_hubs
+    from tissue_crosstalk.core.terms import HUB_CLUSTER
 
     known = Cells.read(cells)
-    return plot_hub_map(known.coordinates, hub_of_cells(hubs, known), known.section_of_cells())
+    positions, sections = positions_of_hubs(hubs, known), known.section_of_cells()
+    return plot_hub_map(
+        known.coordinates[positions],
+        hubs[HUB_CLUSTER].to_numpy(),
+        None if sections is None else sections[positions],
+    )
 
 
-def draw_silhouette(hub_selection: dict[str, Any]) -> Figure:
-    """Draw the silhouette against the number of hubs."""
-    from tissue_crosstalk.core.plots.hubs import plot_silhouette
+def draw_number_of_hubs(hub_selection: dict[str, Any], hub_stability: pd.DataFrame) -> Figure:
+    """Draw silhouette and stability against the number of hubs."""
+    from tissue_crosstalk.core.plots.hub_statistics import plot_number_of_hubs
 
     silhouette = {int(k): float(value) for k, value in hub_selection["silhouette"].items()}
-    return plot_silhouette(silhouette, int(hub_selection["n_clusters"]))
+    return plot_number_of_hubs(
+        silhouette, hub_stability, int(hub_selection["n_clusters"]), str(hub_selection["chosen_by"])
+    )
+
+
+def draw_hub_sizes(hub_shares: pd.DataFrame, colors: dict[str, str]) -> Figure:
+    """Draw how many cells of which types the hubs have."""
+    from tissue_crosstalk.core.plots.hub_statistics import plot_hub_sizes
+
+    return plot_hub_sizes(hub_shares, colors)
+
+
+def draw_hub_enrichment(hub_enrichment: pd.DataFrame) -> Figure:
+    """Draw which sender types the hubs attend to more, and less, than chance."""
+    from tissue_crosstalk.core.plots.hub_statistics import plot_hub_enrichment
+
+    return plot_hub_enrichment(hub_enrichment)
+
+
+def draw_hub_markers(hub_markers: pd.DataFrame) -> Figure:
+    """Draw the genes that set the cells of a hub apart."""
+    from tissue_crosstalk.core.plots.hub_contents import plot_hub_markers
+
+    return plot_hub_markers(hub_markers)
+
+
+def draw_hub_conditions(hub_shares_by_section: pd.DataFrame, hub_conditions: pd.DataFrame) -> Figure:
+    """Draw the shares of hubs in the sections of each condition."""
+    from tissue_crosstalk.core.plots.hub_contents import plot_hub_conditions
+
+    return plot_hub_conditions(hub_shares_by_section, hub_conditions)
 
 
 def annotate(
     tissue: AnnData,
     hubs: pd.DataFrame,
+    hub_selection: dict[str, Any],
     flavored_attention: pads.Dataset,
     nn_idxs: pads.Dataset,
     cells: pads.Dataset,
@@ -104,4 +142,4 @@ def annotate(
     """Put hubs and attention in a copy of the tissue, for scanpy and squidpy."""
     from tissue_crosstalk.core.annotation import annotate_tissue
 
-    return annotate_tissue(tissue, hubs, flavored_attention, nn_idxs, cells, params.flavor)
+    return annotate_tissue(tissue, hubs, hub_selection, flavored_attention, nn_idxs, cells, params.flavor)

@@ -9,8 +9,12 @@ from tissue_crosstalk.pipelines.reporting.nodes import (
     bin_attention,
     choose_colors,
     draw_hub_composition,
+    draw_hub_conditions,
+    draw_hub_enrichment,
     draw_hub_map,
-    draw_silhouette,
+    draw_hub_markers,
+    draw_hub_sizes,
+    draw_number_of_hubs,
     summarize_attention,
     tabulate_attention,
 )
@@ -46,10 +50,26 @@ def create_pipeline() -> Pipeline:
             ),
             Node(draw_hub_composition, inputs="hubs", outputs="hub_composition", name="draw_hub_composition"),
             Node(draw_hub_map, inputs=["hubs", "cells"], outputs="hub_map", name="draw_hub_map"),
-            Node(draw_silhouette, inputs="hub_selection", outputs="hub_silhouette", name="draw_hub_silhouette"),
+            Node(
+                draw_number_of_hubs,
+                inputs=["hub_selection", "hub_stability"],
+                outputs="number_of_hubs",
+                name="draw_number_of_hubs",
+            ),
+            Node(draw_hub_sizes, inputs=["hub_shares", "cell_type_colors"], outputs="hub_sizes", name="draw_hub_sizes"),
+            Node(
+                draw_hub_enrichment, inputs="hub_enrichment", outputs="hub_enrichment_dots", name="draw_hub_enrichment"
+            ),
+            Node(draw_hub_markers, inputs="hub_markers", outputs="hub_marker_genes", name="draw_hub_markers"),
+            Node(
+                draw_hub_conditions,
+                inputs=["hub_shares_by_section", "hub_conditions"],
+                outputs="hub_condition_shares",
+                name="draw_hub_conditions",
+            ),
             Node(
                 annotate,
-                inputs=["tissue", "hubs", "flavored_attention", "nn_idxs", "cells", "params:hubs"],
+                inputs=["tissue", "hubs", "hub_selection", "flavored_attention", "nn_idxs", "cells", "params:hubs"],
                 outputs="annotated_tissue",
                 name="annotate_tissue",
             ),

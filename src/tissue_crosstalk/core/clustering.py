@@ -1,0 +1,499 @@
+"""KMeans of composition rows, exact silhouettes and stability, from distinct rows with multiplicities.
+
+Rows are ratios of small counts: many cells share few distinct ones, and weights stand for the cells. Every piece of
+work is done by one thread, pieces side by side: results are the same to the bit whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from tissue_crosstalk.core.errors import ParameterError
+
+logger = logging.getLogger(__name__)
+
+CANDIDATE_CLUSTERS: Final = range(2, 13)
+"""Numbers of clusters that are tried when none is given."""
+
+KMEANS_STARTS: Final = 10
+"""Starts of KMeans, each from a seed of its own, of which the best counts."""
+
+HARTIGAN_ROWS: Final = 1_000
+"""Distinct rows up to which every start of KMeans is improved by moving single rows."""
+
+SILHOUETTE_PAIRS: Final = 10_000_000_000
+"""Distances between distinct rows up to which a silhouette is exact; beyond, it is that of a sample of the cells."""
+
+RESAMPLED_CELLS: Final = 50_000
+"""Cells in a bootstrap resample, at most."""
+
+N_CLUSTERS, VARIED, REPLICATE, ADJUSTED_RAND = "n_hubs", "varied", "replicate", "adjusted_rand"
+SEED, CELLS = "seed", "cells"
+
+_TILE: Final = (256, 4096)  # distances held at once by each thread: 8 MiB
+_NEAR: Final = 1e-8  # squared; below, the shortcut for distances loses digits to cancellation
+_TIE: Final = 1e-12
+_GAIN: Final = 1e-12  # of the inertia per cell, below which a move is rounding
+ChosenBy = Literal["silhouette", "stability", "given"]
+Rows = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int32]
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctRows:
+    """Rows without their repetitions.
+
+    Attributes
+    ----------
+    rows
+        Ascending, float64 (row, type).
+    counts
+        How many cells have each, int64 (row,).
+    of_cell
+        Which row a cell has, intp (cell,).
+    """
+
+    rows: Rows
+    counts: npt.NDArray[np.int64]
+    of_cell: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, values: Rows) -> DistinctRows:
+        """Find the distinct rows of `values`, (cell, type)."""
+        if not len(values):
+            return cls(values, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.intp))
+        # As numpy.unique along an axis, ten times as fast: columns have few distinct values.
+        group = pd.DataFrame(values).groupby(list(range(values.shape[1])), sort=False).ngroup().to_numpy()
+        _, first = np.unique(group, return_index=True)
+        rows = np.ascontiguousarray(values[first])
+        order = np.lexsort(rows.T[::-1])
+        of_cell = np.argsort(order)[group]
+        return cls(rows[order], np.bincount(of_cell).astype(np.int64), of_cell)
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Cells in clusters.
+
+    Attributes
+    ----------
+    cluster
+        int32 (cell,), numbered by size, the largest first.
+    centers
+        Mean row of each cluster, float64 (cluster, type).
+    silhouette
+        Mean over cells, by number of clusters tried; for a given number, that one's where it is defined.
+    stability
+        Columns ``n_hubs``, ``varied`` (``seed`` or ``cells``), ``replicate`` and ``adjusted_rand``: how well other
+        seeds, and other samples of the cells, agree with the clustering of each number tried.
+    chosen_by
+        What the number was chosen by.
+    """
+
+    cluster: Labels
+    centers: Rows
+    silhouette: Mapping[int, float]
+    stability: pd.DataFrame
+    chosen_by: ChosenBy
+
+    @classmethod
+    def empty(cls, n_types: int, chosen_by: ChosenBy) -> Clustering:
+        """Return no clusters of no cells."""
+        return cls(np.zeros(0, dtype=np.int32), np.zeros((0, n_types)), {}, _stability_table([]), chosen_by)
+
+
+def cluster_rows(
+    values: Rows,
+    n_clusters: int | None,
+    random_state: int,
+    *,
+    choose_by: Literal["silhouette", "stability"] = "silhouette",
+    n_resamples: int = 0,
+) -> Clustering:
+    """Cluster rows with KMeans, and measure how good and how stable that is.
+
+    Parameters
+    ----------
+    values
+        float64 (cell, type), at least one.
+    n_clusters
+        Number of clusters; None: one of 2 to 12, but at most the number of distinct rows less one.
+    random_state
+        Seed.
+    choose_by
+        ``silhouette``: the number with the highest mean silhouette, the smallest on ties. ``stability``: the largest
+        number whose mean agreement over resamples is within one standard error of the highest.
+    n_resamples
+        Bootstrap resamples of the cells, for the stability.
+
+    Returns
+    -------
+    Clustering
+        The same for a seed, whatever the order of the cells and the number of threads.
+
+    Raises
+    ------
+    ParameterError
+        If `n_clusters` exceeds the number of distinct rows, or stability shall choose without resamples.
+
+    Notes
+    -----
+    KMeans starts ten times; where there are at most 1,000 distinct rows, every start is improved by moving single rows.
+    Stability over seeds: the adjusted Rand index of each single start of KMeans with the best of them. Over cells:
+    that of the clusters of a resample, to whose nearest center every cell goes, with those of all cells (a resample has
+    as many cells as there are, at most 50,000, drawn with replacement). Sources: L. Hubert, P. Arabie, "Comparing
+    partitions", J. Classif. 2 (1985), 193-218; C. Hennig, "Cluster-wise assessment of cluster stability", Comput.
+    Stat. Data Anal. 52 (2007), 258-271.
+    """
+    if choose_by == "stability" and n_clusters is None and n_resamples < 1:
+        raise ParameterError(
+            "choose_by is 'stability', which needs resamples of the cells. Set stability_resamples to 1 or more (10 is "
+            f"a good number). Got {n_resamples!r} instead."
+        )
+    distinct = DistinctRows.of(values)
+    n_rows = len(distinct.rows)
+    if n_clusters is not None and n_clusters > n_rows:
+        raise ParameterError(
+            f"n_clusters is {n_clusters}, but there are only {n_rows} distinct compositions of strong neighbors. "
+            f"Set n_clusters to {n_rows} or less, or lower attention_quantile_threshold."
+        )
+    numbers = [n_clusters] if n_clusters else [k for k in CANDIDATE_CLUSTERS if k <= n_rows - 1]
+    if not numbers:
+        logger.warning("only %d distinct compositions of strong neighbors: all cells are one hub.", n_rows)
+        numbers = [1]
+
+    with _side_by_side() as each:
+        tried, over_seeds = _best_starts(distinct, numbers, random_state, each)
+        silhouette = silhouettes(distinct, {k: tried[k] for k in numbers if 2 <= k <= n_rows - 1}, random_state, each)
+        over_cells = _over_resamples(distinct, tried, random_state, n_resamples, each)
+    stability = pd.concat([over_seeds, over_cells], ignore_index=True)
+    if n_clusters is not None:
+        chosen, chosen_by = n_clusters, "given"
+    elif len(numbers) == 1:
+        chosen, chosen_by = numbers[0], choose_by
+    elif choose_by == "stability":
+        chosen, chosen_by = _most_stable(over_cells), choose_by
+    else:
+        best = max(silhouette.values())
+        chosen, chosen_by = min(k for k, value in silhouette.items() if value >= best - _TIE), choose_by
+    labels = tried[chosen]
+    return Clustering(
+        cluster=labels[distinct.of_cell],
+        centers=_means(distinct.rows, distinct.counts, labels),
+        silhouette=silhouette,
+        stability=stability,
+        chosen_by=chosen_by,  # type: ignore[arg-type]  # one of the literals
+    )
+
+
+def kmeans_centers(values: Rows, n_clusters: int, random_state: int) -> Rows:
+    """Return the centers (cluster, type) that KMeans finds for `values` (cell, type), the largest cluster's first.
+
+    There are fewer than `n_clusters` where `values` has fewer distinct rows.
+    """
+    distinct = DistinctRows.of(values)
+    number = min(n_clusters, len(distinct.rows))
+    with _side_by_side() as each:
+        best, _ = _best_starts(distinct, [number], random_state, each)
+    return _means(distinct.rows, distinct.counts, best[number])
+
+
+def _most_stable(over_cells: pd.DataFrame) -> int:
+    """Return the largest number of clusters whose agreement is within one standard error of the highest."""
+    by_number = over_cells.groupby(N_CLUSTERS)[ADJUSTED_RAND]
+    mean, error = by_number.mean(), by_number.sem().fillna(0.0)
+    best = mean.idxmax()
+    return int(mean.index[mean >= mean[best] - error[best] - _TIE].max())
+
+
+# --- KMeans
+
+
+def _fit(
+    rows: Rows, weights: npt.NDArray[np.int64], n_clusters: int, seed: int, n_starts: int
+) -> tuple[Labels, Rows, float]:
+    """Return labels (row,), centers (cluster, type) and inertia."""
+    from sklearn.cluster import KMeans
+
+    kmeans = KMeans(n_clusters=n_clusters, random_state=seed, n_init=n_starts).fit(rows, sample_weight=weights)
+    labels = kmeans.labels_.astype(np.int32)
+    if len(rows) > HARTIGAN_ROWS or len(np.unique(labels)) < n_clusters:
+        return labels, kmeans.cluster_centers_, float(kmeans.inertia_)
+    labels = _move_rows(rows, weights.astype(np.float64), labels)
+    centers = _means(rows, weights, labels)
+    return labels, centers, float((weights * ((rows - centers[labels]) ** 2).sum(axis=1)).sum())
+
+
+def _move_rows(rows: Rows, weights: npt.NDArray[np.float64], labels: Labels) -> Labels:
+    """Move rows to other clusters, the most profitable first, as long as that lowers the inertia.
+
+    Rows on a grid are often as near to one center as to another. KMeans stops there, and heavy rows keep it from a
+    better clustering that it finds where the same row comes many times and may be split.
+
+    Source: J. A. Hartigan, M. A. Wong, "A k-means clustering algorithm", J. R. Stat. Soc. C 28 (1979), 100-108.
+    """
+    labels, here = labels.copy(), np.arange(len(rows))
+    members = np.eye(int(labels.max()) + 1)[labels] * weights[:, None]  # (row, cluster)
+    sizes, sums = members.sum(axis=0), members.T @ rows
+    squares = (rows**2).sum(axis=1)[:, None]
+    for _ in range(len(rows) * len(sizes)):  # far more than are ever needed
+        centers = sums / sizes[:, None]
+        distance = squares - 2 * rows @ centers.T + (centers**2).sum(axis=1)
+        own = sizes[labels]
+        leaving = np.divide(
+            weights * own * distance[here, labels], own - weights, out=np.zeros_like(own), where=own > weights
+        )
+        joining = weights[:, None] * sizes / (sizes + weights[:, None]) * distance
+        joining[here, labels] = np.inf
+        gain = leaving[:, None] - joining
+        row, to = np.unravel_index(int(gain.argmax()), gain.shape)
+        if gain[row, to] <= _GAIN * weights.sum():
+            break
+        for cluster, sign in ((labels[row], -1), (to, 1)):
+            sizes[cluster] += sign * weights[row]
+            sums[cluster] += sign * weights[row] * rows[row]
+        labels[row] = to
+    return labels
+
+
+def _best_starts(
+    distinct: DistinctRows, numbers: Sequence[int], random_state: int, each: _Each
+) -> tuple[dict[int, Labels], pd.DataFrame]:
+    """Return the best of some starts by number of clusters, labels numbered by size, and how the others agree."""
+    tasks = [(k, seed) for k in numbers for seed in _seeds(KMEANS_STARTS, random_state, k)]
+    fits = each(lambda task: _fit(distinct.rows, distinct.counts, *task, 1), tasks, "KMeans")
+    best: dict[int, Labels] = {}
+    agreement = []
+    for place, k in enumerate(numbers):
+        starts = fits[place * KMEANS_STARTS : (place + 1) * KMEANS_STARTS]
+        chosen = min(range(KMEANS_STARTS), key=lambda start: starts[start][2])
+        best[k] = _by_size(starts[chosen][0], distinct.counts)
+        others = [labels for start, (labels, _, _) in enumerate(starts) if start != chosen]
+        agreement += [
+            (k, SEED, replicate, adjusted_rand_index(best[k], labels, distinct.counts))
+            for replicate, labels in enumerate(others)
+        ]
+    return best, _stability_table(agreement)
+
+
+def _over_resamples(
+    distinct: DistinctRows, tried: Mapping[int, Labels], random_state: int, n_resamples: int, each: _Each
+) -> pd.DataFrame:
+    """Return how clusters of resampled cells agree with those of all cells."""
+    n_cells = int(distinct.counts.sum())
+    generators = [np.random.default_rng(seed) for seed in _seeds(n_resamples, random_state, 0)]
+    resamples = [g.multinomial(min(n_cells, RESAMPLED_CELLS), distinct.counts / n_cells) for g in generators]
+
+    def agreement(task: tuple[int, int, int]) -> float:
+        k, replicate, seed = task
+        drawn = np.flatnonzero(resamples[replicate])
+        rows, weights = distinct.rows[drawn], resamples[replicate][drawn]
+        _, centers, _ = _fit(rows, weights, min(k, len(drawn)), seed, KMEANS_STARTS)
+        return adjusted_rand_index(tried[k], nearest_center(distinct.rows, centers), distinct.counts)
+
+    tasks = [
+        (k, replicate, seed) for k in tried for replicate, seed in enumerate(_seeds(n_resamples, random_state, k, 1))
+    ]
+    values = each(agreement, tasks, "resamples")
+    return _stability_table(
+        [(k, CELLS, replicate, value) for (k, replicate, _), value in zip(tasks, values, strict=True)]
+    )
+
+
+def _stability_table(rows: Sequence[tuple[int, str, int, float]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=[N_CLUSTERS, VARIED, REPLICATE, ADJUSTED_RAND])
+    return table.astype({N_CLUSTERS: np.int32, VARIED: object, REPLICATE: np.int32, ADJUSTED_RAND: np.float64})
+
+
+def _seeds(count: int, *entropy: int) -> list[int]:
+    """Return seeds, no two purposes (the entropy) the same."""
+    return [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(count)] if count else []
+
+
+def nearest_center(rows: Rows, centers: Rows) -> Labels:
+    """Return the nearest of `centers` (cluster, type) for each of `rows` (row, type), the first on ties."""
+    squared = (centers**2).sum(axis=1) - 2 * rows @ centers.T  # but for a constant of each row
+    return np.asarray(squared.argmin(axis=1), dtype=np.int32)
+
+
+def _by_size(cluster: Labels, counts: npt.NDArray[np.int64]) -> Labels:
+    """Renumber clusters by their number of cells, the largest first; of equals, the one with the first row."""
+    names, first = np.unique(cluster, return_index=True)
+    sizes = np.bincount(cluster, weights=counts)[names]
+    rank = np.empty(int(names.max()) + 1, dtype=np.int32)
+    rank[names[np.lexsort((first, -sizes))]] = np.arange(len(names))
+    return rank[cluster]
+
+
+def _means(rows: Rows, weights: npt.NDArray[np.int64], labels: Labels) -> Rows:
+    """Return the weighted mean of each cluster's rows, (cluster, type)."""
+    members = np.eye(int(labels.max()) + 1)[labels] * weights[:, None]  # (row, cluster)
+    return np.asarray(members.T @ rows / members.sum(axis=0)[:, None])
+
+
+def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64]) -> float:
+    """Return how well two clusterings agree: 1 if they are the same but for names, about 0 by chance.
+
+    Parameters
+    ----------
+    one, other
+        Cluster of each row, (row,).
+    counts
+        How many cells have each row, (row,).
+
+    Notes
+    -----
+    L. Hubert, P. Arabie, "Comparing partitions", J. Classif. 2 (1985), 193-218.
+    """
+    width = int(other.max()) + 1
+    table: npt.NDArray[Any] = np.bincount(
+        one.astype(np.int64) * width + other, weights=counts, minlength=(int(one.max()) + 1) * width
+    )
+    table = table.astype(np.float64).reshape(-1, width)
+
+    def pairs(sizes: npt.NDArray[np.float64]) -> float:
+        return float((sizes * (sizes - 1)).sum() / 2)
+
+    together, of_one, of_other = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    everything = pairs(table.sum(keepdims=True))
+    expected = of_one * of_other / everything if everything else 0.0
+    largest = (of_one + of_other) / 2
+    return 1.0 if largest == expected else (together - expected) / (largest - expected)
+
+
+# --- Silhouettes
+
+
+def silhouettes(
+    distinct: DistinctRows, clusters: Mapping[int, Labels], random_state: int = 0, each: _Each | None = None
+) -> dict[int, float]:
+    """Return the mean silhouette over all cells of several clusterings.
+
+    Exact: equal to the score over all cells, from distances between distinct rows only, each computed once for all
+    clusterings, in tiles of 8 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
+    each still against all others.
+
+    Parameters
+    ----------
+    distinct
+        The rows.
+    clusters
+        Cluster of each row, (row,), numbered by size, by number of clusters; every cluster has a row.
+    random_state
+        Seed of the sample.
+    each
+        Runs pieces side by side; None: by one thread.
+
+    Notes
+    -----
+    P. J. Rousseeuw, "Silhouettes", J. Comput. Appl. Math. 20 (1987), 53-65.
+    """
+    from scipy.spatial.distance import cdist
+
+    if not clusters:
+        return {}
+    rows, counts = distinct.rows, distinct.counts
+    n_rows = len(rows)
+    averaged = counts
+    if n_rows**2 > SILHOUETTE_PAIRS:
+        n_drawn = max(1, SILHOUETTE_PAIRS // n_rows)
+        logger.warning(
+            "%d distinct compositions: silhouettes are averaged over a sample of %d cells, not over all %d.",
+            n_rows, n_drawn, int(counts.sum()),
+        )  # fmt: skip
+        averaged = np.random.default_rng(_seeds(1, random_state, 0, 2)).multinomial(n_drawn, counts / counts.sum())
+    sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in clusters.values()]
+    # (row, 1 + clusters of all clusterings but the largest of each): one product sums distances to all of them; what
+    # is not to the others is to the largest.
+    one_hot = [np.eye(len(size))[labels] for size, labels in zip(sizes, clusters.values(), strict=True)]
+    members = np.hstack([np.ones((n_rows, 1)), *(columns[:, 1:] for columns in one_hot)])
+    members *= counts[:, None]
+    ends = np.cumsum([1, *(len(size) - 1 for size in sizes)])[:-1]
+    squares = (rows**2).sum(axis=1)
+    extended = np.column_stack([rows, np.ones(n_rows), squares]).T
+
+    def block(own: npt.NDArray[np.intp]) -> list[float]:
+        left = np.column_stack([-2 * rows[own], squares[own], np.ones(len(own))])
+        sums = np.zeros((len(own), members.shape[1]))
+        memory = np.empty(len(own) * _TILE[1])
+        for start in range(0, n_rows, _TILE[1]):
+            others = slice(start, min(start + _TILE[1], n_rows))
+            distance = memory[: len(own) * (others.stop - start)].reshape(len(own), -1)
+            np.matmul(left, extended[:, others], out=distance)
+            if distance.min() < _NEAR:
+                cdist(rows[own], rows[others], out=distance)  # slower; the same rows are at exactly 0 then
+            else:
+                np.sqrt(distance, out=distance)
+            sums += distance @ members[others]
+        total, *by_clustering = np.split(sums, ends, axis=1)
+        values = [
+            _of_rows(np.hstack([total - known.sum(axis=1, keepdims=True), known]), labels[own], size)
+            for known, labels, size in zip(by_clustering, clusters.values(), sizes, strict=True)
+        ]
+        return [float(value @ averaged[own]) for value in values]
+
+    wanted = np.flatnonzero(averaged)
+    blocks = [wanted[start : start + _TILE[0]] for start in range(0, len(wanted), _TILE[0])]
+    totals = np.array((each or _one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
+    return dict(zip(clusters, totals.tolist(), strict=True))
+
+
+def _of_rows(
+    to_cluster: npt.NDArray[np.float64], own: Labels, sizes: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the silhouette of rows, (row,), from their summed distances to each cluster, (row, cluster)."""
+    here = np.arange(len(own))
+    within = to_cluster[here, own] / np.maximum(sizes[own] - 1, 1)
+    mean = to_cluster / sizes
+    mean[here, own] = np.inf
+    nearest = mean.min(axis=1)
+    largest = np.maximum(within, nearest)
+    value: npt.NDArray[np.float64] = np.zeros_like(within)
+    np.divide(nearest - within, largest, out=value, where=largest > 0)
+    value[sizes[own] == 1] = 0.0  # a cluster of one cell has no silhouette
+    return value
+
+
+# --- Threads
+
+
+class _Each(Protocol):
+    """Runs a function on each of some pieces of work, and returns what it returns in their order."""
+
+    def __call__(self, function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]: ...
+
+
+def _one_by_one(function: Callable[[_T], _R], tasks: Sequence[_T], _what: str) -> list[_R]:
+    return [function(task) for task in tasks]
+
+
+@contextmanager
+def _side_by_side() -> Iterator[_Each]:
+    """Give a function that runs pieces of work in all threads there are, each piece in one."""
+    import joblib
+    import sklearn.cluster  # noqa: F401 - its threads can be limited once they are loaded
+    from threadpoolctl import threadpool_limits
+
+    # The libraries' own threads would add up in an order of their own: results would differ in the last digit. OpenMP
+    # keeps its limit per thread, BLAS has one for all.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(joblib.cpu_count(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool,
+    ):
+
+        def each(function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]:
+            return list(tqdm(pool.map(function, tasks), desc=what, total=len(tasks), disable=None, leave=False))
+
+        yield each

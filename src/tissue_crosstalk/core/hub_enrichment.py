@@ -1,0 +1,228 @@
+"""Are hubs real: which sender types a hub attends to more than chance, and whether attention adds to neighborhoods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from tissue_crosstalk.core.clustering import DistinctRows, kmeans_centers, nearest_center
+from tissue_crosstalk.core.errors import ParameterError, is_whole
+from tissue_crosstalk.core.hubs import ISOLATED, Hubs
+from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate, log2_ratio
+from tissue_crosstalk.core.strong_edges import NeighborCounts
+
+NICHE_CELLS: Final = 50_000
+"""Cells of which the niches are found, at most; the others go to the nearest."""
+
+_TABLE_ENTRIES: Final = 20_000_000  # of permuted tables held at once
+
+
+def enrich_hubs(
+    hubs: Hubs,
+    labels: npt.NDArray[np.integer],
+    sections: npt.NDArray[np.integer],
+    *,
+    n_permutations: int = 999,
+    held_out: bool = True,
+    random_state: int = 42,
+) -> pd.DataFrame:
+    """Compare the strong neighbors of each hub with two nulls, per sender type.
+
+    Parameters
+    ----------
+    hubs
+        The hubs.
+    labels, sections
+        Label and section of each cell of the tissue, (cell,).
+    n_permutations
+        Permutations of the hub labels.
+    held_out
+        Hubs are made of the strong neighbors that are to be tested: every hub would be enriched for what made it, in
+        random attention too. So a cell's hub is taken from every other one of its neighbors (the nearest center), and
+        only the rest is counted. False: everything is used for both, and the p-values are descriptive at best.
+    random_state
+        Seed of the permutations.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per hub and sender type: ``hub``, ``sender``, ``cells`` (that could be used), ``strong_neighbors``
+        (counted); then against permuted hub labels ``expected``, ``log2_enrichment``, ``p_value``, ``q_value``; and
+        against the neighbors at hand ``expected_at_hand``, ``log2_at_hand``, ``p_at_hand``, ``q_at_hand``.
+        Enrichments are log2(counted / expected): −inf where nothing is counted, NaN where nothing is expected.
+
+    Raises
+    ------
+    ParameterError
+        If there is to be no permutation.
+
+    Notes
+    -----
+    Permutation: hub labels are permuted among the cells of one section and receiver type (the expectation is exact);
+    two-sided p = (1 + permutations at least as far from the expectation) / (1 + permutations), never 0. At hand: a
+    cell's strong edges fall on its neighbors at random, whatever their type: expectation and variance are
+    hypergeometric, cells independent, and p two-sided from the normal approximation, which needs an expectation of
+    some 5 edges. q: Benjamini-Hochberg over all pairs.
+    """
+    if not (is_whole(n_permutations) and n_permutations >= 1):
+        raise ParameterError(f"n_permutations must be 1 or more (a whole number). Got {n_permutations!r} instead.")
+    counts, cluster = hubs.counts, hubs.cluster
+    strong, at_hand = counts.strong.sum(axis=1, dtype=np.int64), counts.at_hand.sum(axis=1, dtype=np.int64)
+    if held_out:
+        cluster = _hubs_of_one_half(hubs)
+        strong, at_hand = counts.strong[:, 1].astype(np.int64), counts.at_hand[:, 1].astype(np.int64)
+    used = cluster != ISOLATED
+    cluster, strong, at_hand = cluster[used], strong[used], at_hand[used]
+    n_hubs, n_types = hubs.n_hubs, len(hubs.cell_types)
+    observed = _sums(cluster, strong, n_hubs)
+    receivers = counts.receivers[used]
+    strata = sections[receivers].astype(np.int64) * n_types + labels[receivers]
+    expected, p_value = _permute(cluster, strong, strata, n_hubs, n_permutations, random_state)
+    of_availability, variance = _at_hand(strong, at_hand)
+    expected_at_hand, deviation = _sums(cluster, of_availability, n_hubs), np.sqrt(_sums(cluster, variance, n_hubs))
+    z_score = np.divide(observed - expected_at_hand, deviation, out=np.zeros_like(deviation), where=deviation > 1e-9)
+    p_at_hand = np.maximum(2 * stats.norm.sf(np.abs(z_score)), SMALLEST_P)
+    hub, sender = np.divmod(np.arange(n_hubs * n_types), n_types)
+    return pd.DataFrame(
+        {
+            "hub": hub.astype(np.int32),
+            "sender": categorical(sender, hubs.cell_types),
+            "cells": np.bincount(cluster, minlength=n_hubs)[hub],
+            "strong_neighbors": observed.reshape(-1).astype(np.int64),
+            "expected": expected.reshape(-1),
+            "log2_enrichment": log2_ratio(observed, expected).reshape(-1),
+            "p_value": p_value.reshape(-1),
+            "q_value": false_discovery_rate(p_value.reshape(-1)),
+            "expected_at_hand": expected_at_hand.reshape(-1),
+            "log2_at_hand": log2_ratio(observed, expected_at_hand).reshape(-1),
+            "p_at_hand": p_at_hand.reshape(-1),
+            "q_at_hand": false_discovery_rate(p_at_hand.reshape(-1)),
+        }
+    )
+
+
+def _hubs_of_one_half(hubs: Hubs) -> npt.NDArray[np.int32]:
+    """Return the hub that one half of a cell's neighbors suggests, (cell,); −1 where none of these is strong."""
+    strong = hubs.counts.strong[:, 0].astype(np.float64)
+    total = strong.sum(axis=1)
+    known = (total > 0) & (hubs.cluster != ISOLATED)
+    cluster = np.full(len(total), ISOLATED, dtype=np.int32)
+    if known.any():
+        cluster[known] = nearest_center(strong[known] / total[known, None], hubs.centers)
+    return cluster
+
+
+def _sums(cluster: npt.NDArray[np.int32], values: npt.NDArray[np.generic], n_hubs: int) -> npt.NDArray[np.float64]:
+    """Return the sum of `values` (cell, type) over each hub's cells, (hub, type)."""
+    return np.stack([np.bincount(cluster, weights=column, minlength=n_hubs) for column in values.T], axis=1)
+
+
+def _permute(
+    cluster: npt.NDArray[np.int32],
+    strong: npt.NDArray[np.int64],
+    strata: npt.NDArray[np.int64],
+    n_hubs: int,
+    n_permutations: int,
+    random_state: int,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return expectation and two-sided p of each hub's strong neighbors, both (hub, type)."""
+    observed = _sums(cluster, strong, n_hubs)
+    expected = np.zeros_like(observed)
+    permuted = np.zeros((n_permutations, *observed.shape))
+    generator = np.random.default_rng(random_state)
+    for in_hubs, rows, alike in _tables(cluster, strong, strata, n_hubs):
+        expected += np.outer(in_hubs, alike @ rows / alike.sum())
+        # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them each
+        # hub gets, a random table with given margins.
+        step = max(1, _TABLE_ENTRIES // (len(in_hubs) * len(alike)))
+        for start in range(0, n_permutations, step):
+            part = permuted[start : start + step]
+            table = stats.random_table.rvs(in_hubs, alike, size=len(part), random_state=generator)
+            part += table @ rows
+    far = np.abs(observed - expected) * (1 - 1e-12) - 1e-9  # not to count a tie out by its last digit
+    return expected, (1 + (np.abs(permuted - expected) >= far).sum(axis=0)) / (1 + n_permutations)
+
+
+def _tables(
+    cluster: npt.NDArray[np.int32], strong: npt.NDArray[np.int64], strata: npt.NDArray[np.int64], n_hubs: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+    """Yield for each stratum its cells per hub (hub,), its distinct counts (row, type), and the cells with each."""
+    order = np.argsort(strata, kind="stable")
+    starts = np.flatnonzero(np.diff(strata[order], prepend=-1))
+    for own in np.split(order, starts[1:]):
+        if len(own):
+            distinct = DistinctRows.of(strong[own].astype(np.float64))
+            yield np.bincount(cluster[own], minlength=n_hubs).astype(np.int64), distinct.rows, distinct.counts
+
+
+def _at_hand(
+    strong: npt.NDArray[np.int64], at_hand: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and variance of each cell's strong neighbors by type if they fell at random, (cell, type)."""
+    drawn, total = strong.sum(axis=1, keepdims=True), at_hand.sum(axis=1, keepdims=True)
+    share = at_hand / np.maximum(total, 1)
+    left = (total - drawn) / np.maximum(total - 1, 1)
+    return drawn * share, drawn * share * (1 - share) * left
+
+
+def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float | int]:
+    """Say how alike hubs and niches are: whether attention adds anything to plain neighborhood composition.
+
+    Parameters
+    ----------
+    hubs
+        The hubs.
+    random_state
+        Seed of the niches.
+
+    Returns
+    -------
+    dict
+        ``adjusted_rand`` and ``adjusted_mutual_info`` between the hubs and as many niches (clusters of the types of
+        all neighbors, each counting once), over the ``cells`` in hubs: 1 means that attention adds nothing, 0 that the
+        one says nothing of the other. NaN where there are fewer than two hubs.
+    """
+    in_hub = hubs.cluster != ISOLATED
+    result: dict[str, float | int] = {"cells": int(in_hub.sum()), "n_clusters": hubs.n_hubs}
+    if hubs.n_hubs < 2:
+        return result | {"adjusted_rand": float("nan"), "adjusted_mutual_info": float("nan")}
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
+    niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
+    own = hubs.cluster[in_hub]
+    return result | {
+        "adjusted_rand": float(adjusted_rand_score(own, niches)),
+        "adjusted_mutual_info": float(adjusted_mutual_info_score(own, niches)),
+    }
+
+
+def find_niches(counts: NeighborCounts, n_clusters: int, random_state: int = 42) -> npt.NDArray[np.int32]:
+    """Cluster cells by the types of all their neighbors, whatever the attention.
+
+    Parameters
+    ----------
+    counts
+        Neighbors of the cells.
+    n_clusters
+        Number of niches; fewer where there are fewer distinct compositions.
+    random_state
+        Seed.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 (cell,), 0 is the largest among the cells that were clustered: at most 50,000, drawn at random.
+    """
+    at_hand = counts.at_hand.sum(axis=1, dtype=np.float64)
+    total = at_hand.sum(axis=1, keepdims=True)
+    shares = np.divide(at_hand, total, out=np.zeros_like(at_hand), where=total > 0)
+    sample = shares
+    if len(shares) > NICHE_CELLS:
+        drawn = np.random.default_rng(random_state).choice(len(shares), NICHE_CELLS, replace=False)
+        sample = shares[np.sort(drawn)]
+    return nearest_center(shares, kmeans_centers(sample, n_clusters, random_state))
