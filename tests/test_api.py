@@ -186,8 +186,22 @@ def test_hubs_count_edges_or_as_the_released_package_does(module: AttentionModul
     hubs = module.compute_communication_hubs(n_clusters=5)
     assert hubs.index.tolist() == module.nn_idxs.index.tolist()
     assert list(hubs.columns) == ["T0", "T1", "T2", "T3", "hub_cluster"]
-    assert hubs["hub_cluster"].value_counts().sort_index().is_monotonic_decreasing
+    assert hubs["hub_cluster"].value_counts().sort_index().drop(-1, errors="ignore").is_monotonic_decreasing
     assert ((hubs.drop(columns="hub_cluster").to_numpy() != released.drop(columns="hub_cluster")).any(axis=1)).any()
+
+
+def test_isolated_cells_and_stability(module: AttentionModule) -> None:
+    separate = module.compute_communication_hubs(n_clusters=4)
+    isolated = (separate.drop(columns="hub_cluster") == 0).all(axis=1)
+    assert ((separate["hub_cluster"] == -1) == isolated).all()
+    assert isolated.any()
+    clustered = module.compute_communication_hubs(n_clusters=4, isolated="cluster")
+    assert sorted(clustered["hub_cluster"].unique()) == [0, 1, 2, 3]
+    assert clustered.loc[isolated, "hub_cluster"].nunique() == 1
+    found = module.find_communication_hubs(n_clusters=4, stability_resamples=2)
+    assert (found.cluster == separate["hub_cluster"]).all()
+    assert (found.stability["varied"] == "cells").sum() == 2
+    assert np.isfinite(found.counts.mean_distance).all()
 
 
 def test_summary_has_a_figure_per_receiver_and_saves_it(module: AttentionModule, tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ KINDS = {
     "05_model_input": "the prepared tissue",
     "01_raw": "the simulated tissue and what was planted in it",
 }
-FIGURES = ("attention_summaries", "hub_map.png", "hub_composition.png", "precision_recall.png")
+FIGURES = (
+    "attention_summaries",
+    "hub_map.png",
+    "hub_composition.png",
+    "hub_enrichment_at_hand.png",
+    "precision_recall.png",
+)
 
 
 def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:

@@ -14,6 +14,8 @@ from scipy import sparse, stats
 SMALLEST_P: Final = float(np.finfo(np.float64).tiny)
 """What a p-value is at least, where it comes from a formula."""
 
+_SORTED_AT_ONCE: Final = 2_000_000  # values
+
 
 def log2_ratio(observed: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return log2(observed / expected): −inf where nothing is observed, NaN where nothing is expected."""
@@ -101,25 +103,23 @@ def rank_sum_tests(
     group = np.where((groups >= 0) & (groups < n_groups), groups, n_groups).astype(np.int64)
     for stratum in np.unique(strata):
         own = np.flatnonzero(strata == stratum)
-        part, inside = sparse.csc_matrix(values[own]), group[own]
+        part = sparse.csc_matrix(values[own])
         part.eliminate_zeros()
-        size = np.bincount(inside, minlength=n_groups + 1)
+        size = np.bincount(group[own], minlength=n_groups + 1)
         sizes += size
-        n_cells, of_group = len(own), size[:-1]
-        others = n_cells - of_group
-        for feature in range(n_features):
-            column = slice(part.indptr[feature], part.indptr[feature + 1])
-            value, where = part.data[column].astype(np.float64), inside[part.indices[column]]
-            ranks, rank_of_zero, ties = _ranks(value, n_cells)
-            in_group = np.bincount(where, minlength=n_groups + 1)
-            rank_sum = np.bincount(where, weights=ranks, minlength=n_groups + 1) + rank_of_zero * (size - in_group)
-            u[:, feature] += rank_sum[:-1] - of_group * (of_group + 1) / 2
-            expected[:, feature] += of_group * others / 2
-            spread = n_cells + 1 - ties / max(n_cells * (n_cells - 1), 1)
-            variance[:, feature] += of_group * others / 12 * spread
-            comparisons[:, feature] += of_group * others
-            total[:, feature] += np.bincount(where, weights=value, minlength=n_groups + 1)
-            positive[:, feature] += np.bincount(where[value > 0], minlength=n_groups + 1)
+        of_group, others = size[:-1, None], len(own) - size[:-1, None]
+        step = max(1, _SORTED_AT_ONCE * n_features // max(part.nnz, 1))
+        for start in range(0, n_features, step):
+            some = slice(start, min(start + step, n_features))
+            sums = _sum_ranks(part[:, some], group[own], n_groups + 1)
+            rank_sum = sums.ranks + sums.rank_of_zero * (size[:, None] - sums.nonzero)
+            u[:, some] += rank_sum[:-1] - of_group * (of_group + 1) / 2
+            spread = len(own) + 1 - sums.ties / max(len(own) * (len(own) - 1), 1)
+            variance[:, some] += of_group * others / 12 * spread
+            total[:, some] += sums.values
+            positive[:, some] += sums.positive
+        expected += of_group * others / 2
+        comparisons += of_group * others
     difference = u - expected
     # The continuity correction does not overshoot the expectation.
     corrected = np.sign(difference) * np.maximum(np.abs(difference) - 0.5, 0)
@@ -145,11 +145,46 @@ def rank_sum_tests(
     )
 
 
-def _ranks(values: npt.NDArray[np.float64], n_cells: int) -> tuple[npt.NDArray[np.float64], float, float]:
-    """Return ranks among `n_cells` values of which all but `values` are 0, the rank of a 0, and the sum of t³ − t."""
-    n_zeros = n_cells - len(values)
-    negative = values < 0
-    ranks = np.asarray(stats.rankdata(values)) + np.where(negative, 0, n_zeros)
-    tied = np.unique(values, return_counts=True)[1].astype(np.float64)
-    ties = float((tied**3 - tied).sum()) + float(n_zeros) ** 3 - n_zeros
-    return ranks, float(negative.sum() + (n_zeros + 1) / 2), ties
+@dataclass(frozen=True, eq=False)
+class _StratumSums:
+    """Sums over the values other than 0 of each group, (group, feature), and what zeros and ties do, (feature,)."""
+
+    ranks: npt.NDArray[np.float64]
+    nonzero: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+    positive: npt.NDArray[np.float64]
+    rank_of_zero: npt.NDArray[np.float64]
+    ties: npt.NDArray[np.float64]
+
+
+def _sum_ranks(values: sparse.csc_matrix, group: npt.NDArray[np.int64], n_groups: int) -> _StratumSums:
+    """Rank every feature among all cells; `values` is (cell, feature) without stored zeros, `group` (cell,)."""
+    n_cells, n_features = values.shape
+    n_nonzero = np.diff(values.indptr)
+    feature = np.repeat(np.arange(n_features), n_nonzero)
+    order = np.lexsort((values.data, feature))
+    value, cell_group = values.data[order].astype(np.float64), group[values.indices[order]]
+    n_zeros = (n_cells - n_nonzero).astype(np.float64)
+    # Runs of the same value share the mean of their ranks.
+    is_first = np.ones(len(value), dtype=np.bool_)
+    is_first[1:] = (value[1:] != value[:-1]) | (feature[1:] != feature[:-1])
+    first = np.flatnonzero(is_first)
+    length = np.diff(first, append=len(value))
+    run_rank = first - values.indptr[feature[first]] + (length + 1) / 2
+    ranks = np.repeat(run_rank, length) + np.where(value > 0, n_zeros[feature], 0)
+    n_negative = np.bincount(feature, weights=value < 0, minlength=n_features)
+    ties = np.bincount(feature[first], weights=length.astype(np.float64) ** 3 - length, minlength=n_features)
+    place = cell_group * n_features + feature
+
+    def by_group(weights: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
+        sums = np.bincount(place, weights=weights, minlength=n_groups * n_features)
+        return sums.astype(np.float64).reshape(n_groups, n_features)
+
+    return _StratumSums(
+        ranks=by_group(ranks),
+        nonzero=by_group(),
+        values=by_group(value),
+        positive=by_group(value > 0),
+        rank_of_zero=n_negative + (n_zeros + 1) / 2,
+        ties=ties + n_zeros**3 - n_zeros,
+    )

@@ -109,11 +109,11 @@ def draw_hub_sizes(hub_shares: pd.DataFrame, colors: dict[str, str]) -> Figure:
     return plot_hub_sizes(hub_shares, colors)
 
 
-def draw_hub_enrichment(hub_enrichment: pd.DataFrame) -> Figure:
-    """Draw which sender types the hubs attend to more, and less, than chance."""
+def draw_hub_enrichment(hub_enrichment: pd.DataFrame) -> tuple[Figure, Figure]:
+    """Draw which sender types the hubs attend to more than others do, and more than what is at hand suggests."""
     from tissue_crosstalk.core.plots.hub_statistics import plot_hub_enrichment
 
-    return plot_hub_enrichment(hub_enrichment)
+    return plot_hub_enrichment(hub_enrichment), plot_hub_enrichment(hub_enrichment, null="at_hand")
 
 
 def draw_hub_markers(hub_markers: pd.DataFrame) -> Figure:

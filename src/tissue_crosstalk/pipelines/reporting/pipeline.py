@@ -58,7 +58,10 @@ def create_pipeline() -> Pipeline:
             ),
             Node(draw_hub_sizes, inputs=["hub_shares", "cell_type_colors"], outputs="hub_sizes", name="draw_hub_sizes"),
             Node(
-                draw_hub_enrichment, inputs="hub_enrichment", outputs="hub_enrichment_dots", name="draw_hub_enrichment"
+                draw_hub_enrichment,
+                inputs="hub_enrichment",
+                outputs=["hub_enrichment_dots", "hub_enrichment_at_hand"],
+                name="draw_hub_enrichment",
             ),
             Node(draw_hub_markers, inputs="hub_markers", outputs="hub_marker_genes", name="draw_hub_markers"),
             Node(
