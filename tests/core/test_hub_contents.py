@@ -357,7 +357,7 @@ def test_cells_that_attend_more_strongly_are_seen() -> None:
     ("given", "expected"),
     [
         (["old", "old", "young", "young", None], {"s0": "old", "s1": "young"}),
-        (["old", None, "young", np.nan, "old"], {"s0": "old", "s1": "young", "s2": "old"}),
+        ([None, np.nan, 1.0, 1.0, 2.5], {"s1": "1", "s2": "2.5"}),
         ([1, 1, 2, 2, 1], {"s0": "1", "s1": "2", "s2": "1"}),
         ([True, True, False, False, True], {"s0": "True", "s1": "False", "s2": "True"}),
         (pd.Categorical(["b", "b", "a", "a", None], categories=["a", "b", "c"]), {"s0": "b", "s1": "a"}),
@@ -376,10 +376,11 @@ def test_conditions_of_sections(given: Sequence[object], expected: dict[str, str
 def test_a_section_has_one_condition() -> None:
     cells = made_cells([0] * 6, [0, 0, 1, 1, 2, 2], section_names=("left", "right", "third"))
     with pytest.raises(TissueError) as caught:
-        section_conditions(cells, ["old", "old", "old", "young", "young", "old"], "age")
+        section_conditions(cells, ["old", "old", "old", "young", None, "old"], "age")
     assert str(caught.value) == (
         "obs['age'] must be the same for all cells of a section, which is the unit of the test. It is not in 'right', "
-        "'third'. Name another column, or another section_key."
+        "'third', where some cells have another value or none. Name another column, or the section_key that it belongs "
+        "to."
     )
 
 

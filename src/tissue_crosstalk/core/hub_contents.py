@@ -21,7 +21,7 @@ MOST_ARRANGEMENTS: Final = 99_999
 
 CELLS, SHARE = "cells", "share"
 
-_FINITE: Final = 1e-9  # added to means, as scanpy does, so that no ratio is infinite
+_FINITE: Final = 1e-9  # added to means, so that no ratio is infinite
 
 
 def share_hubs(hubs: Hubs, cells: Cells) -> pd.DataFrame:
@@ -85,9 +85,28 @@ def find_markers(
     pandas.DataFrame
         One row per hub, cell type and gene: ``hub``, ``cell_type``, ``gene``, ``cells_inside``, ``cells_outside``,
         ``mean_inside``, ``mean_outside``, ``expressing_inside``, ``expressing_outside``, ``log2_fold_change`` (of the
-        means before the logarithm), ``roc_auc``, ``z_score``, ``p_value`` (Wilcoxon rank-sum test within sections),
-        ``q_value`` (Benjamini-Hochberg over all rows). Isolated cells are outside.
+        means before the logarithm; this and the means are over all sections), ``roc_auc``, ``z_score``, ``p_value``
+        (Wilcoxon rank-sum test within sections), ``q_value`` (Benjamini-Hochberg over all rows). Isolated cells are
+        outside. Cells that have none to be compared with in their section are not compared.
+
+    Raises
+    ------
+    TissueError
+        If the expression does not fit the cells or the genes.
+    ParameterError
+        If `min_cells` is below 1.
+
+    Notes
+    -----
+    The tests take cells as independent, which neighbors in a tissue are not quite.
     """
+    n_rows = expression.shape[0] if rows is None else len(rows)
+    if n_rows != len(cells.names) or expression.shape[1] != len(genes) or len(set(genes)) < len(genes):
+        raise TissueError(
+            f"expression must have a row for each of the {len(cells.names)} cells of the tissue and a column for each "
+            f"of the {len(genes)} genes, whose names are unique. Got {n_rows} rows, "
+            f"{expression.shape[1]} columns and {len(set(genes))} different names. Take the tissue of the attention."
+        )
     own_rows = hubs.counts.receivers if rows is None else rows[hubs.counts.receivers]
 
     def columns(tests: RankSums, part: sparse.csr_matrix, cluster: npt.NDArray[np.int32]) -> dict[str, _PerHub]:
@@ -97,7 +116,9 @@ def find_markers(
             "log2_fold_change": _log2_fold_change(part, cluster, hubs.n_hubs),
         }
 
-    return _test_by_type(hubs, cells, lambda own: expression[own_rows[own]], "gene", genes, min_cells, columns)
+    return _test_by_type(
+        hubs, cells, lambda own: sparse.csr_matrix(expression[own_rows[own]]), "gene", genes, min_cells, columns
+    )
 
 
 def contrast_receivers(hubs: Hubs, cells: Cells, *, min_cells: int = 10) -> pd.DataFrame:
@@ -116,7 +137,8 @@ def contrast_receivers(hubs: Hubs, cells: Cells, *, min_cells: int = 10) -> pd.D
         As :func:`find_markers`, with ``feature`` for the gene and without expression: ``strong neighbors``,
         ``neighbors at hand``, ``strongest attention``, ``distance to the nearest neighbor``, ``mean distance to
         neighbors`` (units of the coordinates, where known), and ``share of <type> at hand`` among all neighbors. The
-        first and, in part, the others made the hub: read their p-values as descriptions.
+        first and, in part, the others made the hub: read their p-values as descriptions. Cells without any neighbor
+        are left out.
     """
     counts = hubs.counts
     at_hand = counts.at_hand.sum(axis=1, dtype=np.float64)
@@ -130,9 +152,12 @@ def contrast_receivers(hubs: Hubs, cells: Cells, *, min_cells: int = 10) -> pd.D
     }
     shares = at_hand / np.maximum(n_at_hand, 1)[:, None]
     features |= {f"share of {name} at hand": shares[:, label] for label, name in enumerate(cells.cell_types)}
-    known = {name: values for name, values in features.items() if np.isfinite(values).all()}
+    compared = n_at_hand > 0
+    known = {name: values for name, values in features.items() if np.isfinite(values[compared]).all()}
     values = sparse.csr_matrix(np.stack(list(known.values()), axis=1))
-    return _test_by_type(hubs, cells, lambda own: values[own], "feature", list(known), min_cells, lambda *_: {})
+    return _test_by_type(
+        hubs, cells, lambda own: values[own], "feature", list(known), min_cells, lambda *_: {}, compared=compared
+    )
 
 
 _PerHub = npt.NDArray[np.float64]  # (hub, feature)
@@ -146,10 +171,11 @@ def _test_by_type(
     names: Sequence[str],
     min_cells: int,
     columns: Callable[[RankSums, sparse.csr_matrix, npt.NDArray[np.int32]], dict[str, _PerHub]],
+    compared: npt.NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """Test the cells of each hub against the others of their type.
 
-    `values_of` returns the values of some cells of `hubs`, (cell, feature).
+    `values_of` returns the values of some cells of `hubs`, (cell, feature); `compared` says which count, (cell,).
     """
     if not (is_whole(min_cells) and min_cells >= 1):
         raise ParameterError(f"min_cells must be 1 or more (a whole number). Got {min_cells!r} instead.")
@@ -157,10 +183,11 @@ def _test_by_type(
     labels, sections = cells.labels[receivers], cells.sections[receivers]
     tables = []
     for label in tqdm(np.unique(labels), desc=f"{what}s of hubs", disable=None, leave=False):
-        own = np.flatnonzero(labels == label)
+        own = np.flatnonzero((labels == label) if compared is None else (labels == label) & compared)
         part, cluster = values_of(own), hubs.cluster[own]
         tests = rank_sum_tests(part, cluster, sections[own], hubs.n_hubs)
-        kept = np.flatnonzero(np.minimum(tests.cells_inside, tests.cells_outside) >= min_cells)
+        enough = np.minimum(tests.cells_inside, tests.cells_outside) >= min_cells
+        kept = np.flatnonzero(enough & np.isfinite(tests.p_value).all(axis=1))
         per_hub = {name: getattr(tests, name) for name in ("mean_inside", "mean_outside")}
         per_hub |= columns(tests, part, cluster)
         per_hub |= {name: getattr(tests, name) for name in ("roc_auc", "z_score", "p_value")}
@@ -234,19 +261,24 @@ def section_conditions(cells: Cells, condition: Sequence[object] | pd.Series, co
     Raises
     ------
     TissueError
-        If a section has cells of two conditions: the section is the unit of the test.
+        If a section has cells of two conditions, or some without one: the section is the unit of the test.
     """
-    table = pd.DataFrame({"section": cells.sections, "condition": pd.Series(list(condition), dtype=object)}).dropna()
+    table = pd.DataFrame({"section": cells.sections, "condition": pd.Series(list(condition), dtype=object)})
     names = cells.section_names or ("",)
-    pairs = table.assign(condition=table["condition"].astype(str)).drop_duplicates()
+    # A column of whole numbers has become floats where a cell has none.
+    text = [f"{value:g}" if isinstance(value, float) else str(value) for value in table["condition"]]
+    table["condition"] = [
+        None if missing else name for missing, name in zip(table["condition"].isna(), text, strict=True)
+    ]
+    pairs = table.drop_duplicates()
     mixed = pairs["section"][pairs["section"].duplicated()].unique()
     if len(mixed):
         raise TissueError(
             f"obs[{condition_key!r}] must be the same for all cells of a section, which is the unit of the test. "
-            f"It is not in {listing([names[section] for section in mixed])}. Name another column, or another "
-            "section_key."
+            f"It is not in {listing([names[section] or 'the only section' for section in mixed])}, where some cells "
+            "have another value or none. Name another column, or the section_key that it belongs to."
         )
-    return {names[section]: name for section, name in pairs.itertuples(index=False)}
+    return {names[section]: name for section, name in pairs.itertuples(index=False) if name is not None}
 
 
 def compare_conditions(shares: pd.DataFrame, *, random_state: int = 42) -> pd.DataFrame:
@@ -275,7 +307,8 @@ def compare_conditions(shares: pd.DataFrame, *, random_state: int = 42) -> pd.Da
     names = sorted(known["condition"].unique())
     columns = ["hub", "condition", "sections", "mean_share", "sd_share", "p_value", "q_value"]
     if len(names) < 2:
-        return pd.DataFrame(columns=columns)
+        empty = pd.DataFrame(columns=columns)
+        return empty.astype({"hub": np.int32, "sections": np.int64} | dict.fromkeys(columns[3:], np.float64))
     p_values = {hub: _permute_sections(rows, names, random_state) for hub, rows in known.groupby("hub")}
     q_values = dict(zip(p_values, false_discovery_rate(np.array(list(p_values.values()))), strict=True))
     table = known.groupby(["hub", "condition"], as_index=False)[SHARE].agg(
@@ -292,8 +325,7 @@ def _permute_sections(rows: pd.DataFrame, names: Sequence[str], random_state: in
     def between(shares: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:
         """Return the sum of squares between conditions, but for what no permutation changes."""
         squares = (np.moveaxis(shares, axis, -1) @ members) ** 2 / members.sum(axis=0)
-        # Shares that differ in the last digit only do not differ.
-        return np.asarray(np.round(squares.sum(axis=-1), 12))
+        return np.asarray(squares.sum(axis=-1))
 
     result = stats.permutation_test(
         (rows[SHARE].to_numpy(),),
@@ -301,6 +333,7 @@ def _permute_sections(rows: pd.DataFrame, names: Sequence[str], random_state: in
         permutation_type="pairings",
         vectorized=True,
         n_resamples=MOST_ARRANGEMENTS,
+        batch=max(1, 2_000_000 // len(rows)),
         alternative="greater",
         rng=np.random.default_rng(random_state),
     )

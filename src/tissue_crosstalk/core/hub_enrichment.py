@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +16,11 @@ from tissue_crosstalk.core.errors import ParameterError, is_whole
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate, log2_ratio
 from tissue_crosstalk.core.strong_edges import NeighborCounts
+
+logger = logging.getLogger(__name__)
+
+NORMAL_EDGES: Final = 5
+"""Expected edges from which on a normal approximation is enough."""
 
 NICHE_CELLS: Final = 50_000
 """Cells of which the niches are found, at most; the others go to the nearest."""
@@ -63,11 +69,13 @@ def enrich_hubs(
 
     Notes
     -----
-    Permutation: hub labels are permuted among the cells of one section and receiver type (the expectation is exact);
-    two-sided p = (1 + permutations at least as far from the expectation) / (1 + permutations), never 0. At hand: a
-    cell's strong edges fall on its neighbors at random, whatever their type: expectation and variance are
-    hypergeometric, cells independent, and p two-sided from the normal approximation, which needs an expectation of
-    some 5 edges. q: Benjamini-Hochberg over all pairs.
+    Permutation: hub labels are permuted among the cells of one section and receiver type that have as many strong
+    neighbors (the expectation is exact); two-sided p = (1 + permutations at least as far from the expectation) /
+    (1 + permutations), never 0. At hand: a cell's strong edges fall on its neighbors at random, whatever their type:
+    expectation and variance are hypergeometric, cells independent, and p two-sided from the normal approximation;
+    where less than 5 edges are expected, the larger of it and a Poisson tail. Attention that falls with distance makes
+    types that stand nearer enriched at hand: it is a property of the tissue, not of types. q: Benjamini-Hochberg over
+    all pairs where something is expected; the others have no p.
     """
     if not (is_whole(n_permutations) and n_permutations >= 1):
         raise ParameterError(f"n_permutations must be 1 or more (a whole number). Got {n_permutations!r} instead.")
@@ -77,16 +85,27 @@ def enrich_hubs(
         cluster = _hubs_of_one_half(hubs)
         strong, at_hand = counts.strong[:, 1].astype(np.int64), counts.at_hand[:, 1].astype(np.int64)
     used = cluster != ISOLATED
+    if hubs.n_hubs and not strong[used].any():
+        logger.warning("no strong neighbor is left to test the hubs on: more neighbors are needed, or held_out=false.")
     cluster, strong, at_hand = cluster[used], strong[used], at_hand[used]
     n_hubs, n_types = hubs.n_hubs, len(hubs.cell_types)
     observed = _sums(cluster, strong, n_hubs)
     receivers = counts.receivers[used]
-    strata = sections[receivers].astype(np.int64) * n_types + labels[receivers]
+    # Also by how many are counted: a hub whose cells attend strongly to everything is not one for each type.
+    n_strong = strong.sum(axis=1)
+    strata = (sections[receivers].astype(np.int64) * n_types + labels[receivers]) * (
+        n_strong.max(initial=0) + 1
+    ) + n_strong
     expected, p_value = _permute(cluster, strong, strata, n_hubs, n_permutations, random_state)
     of_availability, variance = _at_hand(strong, at_hand)
     expected_at_hand, deviation = _sums(cluster, of_availability, n_hubs), np.sqrt(_sums(cluster, variance, n_hubs))
     z_score = np.divide(observed - expected_at_hand, deviation, out=np.zeros_like(deviation), where=deviation > 1e-9)
-    p_at_hand = np.maximum(2 * stats.norm.sf(np.abs(z_score)), SMALLEST_P)
+    p_at_hand = 2 * stats.norm.sf(np.abs(z_score))
+    tails = stats.poisson.sf(observed - 1, expected_at_hand), stats.poisson.cdf(observed, expected_at_hand)
+    of_poisson = np.minimum(2 * np.minimum(*tails), 1)  # too large rather than too small: its variance is larger
+    p_at_hand = np.where(expected_at_hand < NORMAL_EDGES, np.maximum(p_at_hand, of_poisson), p_at_hand)
+    p_at_hand = np.maximum(p_at_hand, SMALLEST_P)
+    p_value, p_at_hand = np.where(expected > 0, p_value, np.nan), np.where(expected_at_hand > 0, p_at_hand, np.nan)
     hub, sender = np.divmod(np.arange(n_hubs * n_types), n_types)
     return pd.DataFrame(
         {
@@ -137,6 +156,9 @@ def _permute(
     generator = np.random.default_rng(random_state)
     for in_hubs, rows, alike in _tables(cluster, strong, strata, n_hubs):
         expected += np.outer(in_hubs, alike @ rows / alike.sum())
+        if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
+            permuted += np.outer(in_hubs, alike @ rows / alike.sum())
+            continue
         # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them each
         # hub gets, a random table with given margins.
         step = max(1, _TABLE_ENTRIES // (len(in_hubs) * len(alike)))
@@ -170,7 +192,7 @@ def _at_hand(
     return drawn * share, drawn * share * (1 - share) * left
 
 
-def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float | int]:
+def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float | int | None]:
     """Say how alike hubs and niches are: whether attention adds anything to plain neighborhood composition.
 
     Parameters
@@ -178,27 +200,43 @@ def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float |
     hubs
         The hubs.
     random_state
-        Seed of the niches.
+        Seed of the niches, and of the neighbors that are drawn.
 
     Returns
     -------
     dict
         ``adjusted_rand`` and ``adjusted_mutual_info`` between the hubs and as many niches (clusters of the types of
-        all neighbors, each counting once), over the ``cells`` in hubs: 1 means that attention adds nothing, 0 that the
-        one says nothing of the other. NaN where there are fewer than two hubs.
+        all neighbors, each counting once), over the ``cells`` in hubs; and, as ``adjusted_rand_at_random`` and
+        ``adjusted_mutual_info_at_random``, what they would be if every cell attended strongly to as many of its
+        neighbors, but to random ones (each cell going to the nearest hub): a few neighbors do not tell a niche.
+        Attention adds something where hubs are less like niches than that. None where there are fewer than two hubs.
     """
     in_hub = hubs.cluster != ISOLATED
-    result: dict[str, float | int] = {"cells": int(in_hub.sum()), "n_clusters": hubs.n_hubs}
+    names = ("adjusted_rand", "adjusted_mutual_info", "adjusted_rand_at_random", "adjusted_mutual_info_at_random")
+    result: dict[str, float | int | None] = {"cells": int(in_hub.sum()), "n_clusters": hubs.n_hubs}
     if hubs.n_hubs < 2:
-        return result | {"adjusted_rand": float("nan"), "adjusted_mutual_info": float("nan")}
+        return result | dict.fromkeys(names)
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
     niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
-    own = hubs.cluster[in_hub]
-    return result | {
-        "adjusted_rand": float(adjusted_rand_score(own, niches)),
-        "adjusted_mutual_info": float(adjusted_mutual_info_score(own, niches)),
-    }
+    own, random = hubs.cluster[in_hub], _hubs_at_random(hubs, random_state)[in_hub]
+    values = [score(of, niches) for of in (own, random) for score in (adjusted_rand_score, adjusted_mutual_info_score)]
+    return result | dict(zip(names, map(float, values), strict=True))
+
+
+def _hubs_at_random(hubs: Hubs, random_state: int) -> npt.NDArray[np.int32]:
+    """Return the hub of each cell, (cell,), if its strong neighbors were drawn from those at hand."""
+    generator = np.random.default_rng(random_state)
+    at_hand = hubs.counts.at_hand.sum(axis=1, dtype=np.int64)
+    left, to_draw = at_hand.sum(axis=1), hubs.counts.strong.sum(axis=(1, 2), dtype=np.int64)
+    shares = np.zeros(at_hand.shape)
+    total = np.maximum(to_draw, 1)
+    for label, of_type in enumerate(at_hand.T):
+        left = left - of_type
+        drawn = generator.hypergeometric(of_type, left, to_draw)
+        shares[:, label] = drawn / total
+        to_draw = to_draw - drawn
+    return nearest_center(shares, hubs.centers)
 
 
 def find_niches(counts: NeighborCounts, n_clusters: int, random_state: int = 42) -> npt.NDArray[np.int32]:
@@ -224,5 +262,5 @@ def find_niches(counts: NeighborCounts, n_clusters: int, random_state: int = 42)
     sample = shares
     if len(shares) > NICHE_CELLS:
         drawn = np.random.default_rng(random_state).choice(len(shares), NICHE_CELLS, replace=False)
-        sample = shares[np.sort(drawn)]
+        sample = shares[np.argsort(counts.receivers)[np.sort(drawn)]]  # the same cells in whatever order they come
     return nearest_center(shares, kmeans_centers(sample, n_clusters, random_state))

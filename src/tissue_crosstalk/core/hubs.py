@@ -202,7 +202,7 @@ def find_hubs(
     Parameters
     ----------
     shards
-        Attention of the receivers; read three times (for the counting ``in_degree`` four times).
+        Attention of the receivers; read four times (for the counting ``in_degree`` five times).
     labels
         Label of each cell of the tissue, (cell,).
     cell_types

@@ -49,7 +49,7 @@ class RankSums:
     z_score, p_value
         Of the rank sum, (group, feature): normal approximation with ties and continuity, two-sided.
     mean_inside, mean_outside, positive_inside, positive_outside
-        Means, and shares of cells above 0, (group, feature).
+        Means, and shares of cells above 0, over all strata, (group, feature); 0 where there is no cell.
     cells_inside, cells_outside
         Numbers of cells, (group,).
     """
@@ -104,6 +104,7 @@ def rank_sum_tests(
     for stratum in np.unique(strata):
         own = np.flatnonzero(strata == stratum)
         part = sparse.csc_matrix(values[own])
+        part.sum_duplicates()
         part.eliminate_zeros()
         size = np.bincount(group[own], minlength=n_groups + 1)
         sizes += size
@@ -123,7 +124,7 @@ def rank_sum_tests(
     difference = u - expected
     # The continuity correction does not overshoot the expectation.
     corrected = np.sign(difference) * np.maximum(np.abs(difference) - 0.5, 0)
-    z_score = np.divide(corrected, np.sqrt(variance), out=np.zeros_like(u), where=variance > 0)
+    z_score = np.divide(corrected, np.sqrt(np.maximum(variance, 0)), out=np.zeros_like(u), where=variance > 0)
     inside_size, outside_size = sizes[:-1, None], (sizes.sum() - sizes[:-1])[:, None]
 
     def inside_and_outside(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -14,7 +14,7 @@ from tissue_crosstalk.core.errors import ResultError
 HALVES: Final = 2
 """A cell's neighbors in two halves, every other one by distance: what one half suggests can be tested on the other."""
 
-_DIGIT: Final = 2**16
+_DIGITS: Final = (11, 11, 10)  # bits; together the 32 of a float
 Counting = Literal["edges", "in_degree"]
 
 
@@ -82,13 +82,14 @@ def attention_thresholds(
 ) -> npt.NDArray[np.float64]:
     """Return per group of receivers the quantile of its positive attention.
 
-    Exact, in memory that does not grow with the cells: positive float32 sort as their bits do, so one pass over the
-    shards counts values by their upper 16 bits, and a second one those that share them with the quantile by the lower.
+    Exact, in memory that does not grow with the cells (32 KiB per group): positive float32 sort as their bits do, so
+    one pass over the shards counts values by their upper 11 bits, a second one those that share them with the quantile
+    by the next 11, and a third one by the rest.
 
     Parameters
     ----------
     shards
-        Attention; read twice.
+        Attention; read three times.
     groups
         Group of each cell of the tissue, (cell,).
     n_groups
@@ -101,22 +102,26 @@ def attention_thresholds(
     numpy.ndarray
         float64 (group,), the same as `numpy.quantile` with linear interpolation; 0 where nothing is positive.
     """
-    upper = np.zeros((n_groups, _DIGIT), dtype=np.int64)
-    for group, bits in _positive_bits(shards, groups):
-        np.add.at(upper.reshape(-1), group * _DIGIT + (bits >> 16), 1)
-    n_values = upper.sum(axis=1)
-    place = quantile * np.maximum(n_values - 1, 0)  # of the quantile, between two ranks
-    ranks = np.floor(place).astype(np.int64)[:, None] + np.arange(2)  # (group, side)
-    ranks = np.minimum(ranks, np.maximum(n_values - 1, 0)[:, None])
-    digit, rest = _digits_at(upper, ranks)
-
-    lower = np.zeros((n_groups, 2, _DIGIT), dtype=np.int64)
-    for group, bits in _positive_bits(shards, groups):
-        for side in range(2):
-            same = (bits >> 16) == digit[group, side]
-            np.add.at(lower.reshape(-1), (group[same] * 2 + side) * _DIGIT + (bits[same] & (_DIGIT - 1)), 1)
-    last, _ = _digits_at(lower.reshape(-1, _DIGIT), rest.reshape(-1, 1))
-    bits_at = (digit << 16 | last.reshape(digit.shape)).astype(np.uint32)
+    prefix = np.zeros((n_groups, 2), dtype=np.int64)  # (group, side): upper bits of the values around the quantile
+    place, ranks, n_values = np.zeros(n_groups), np.zeros((n_groups, 2), dtype=np.int64), np.zeros(n_groups)
+    shift = 32
+    for width in _DIGITS:
+        shift -= width
+        counts = np.zeros((n_groups, 2, 1 << width), dtype=np.int64)
+        for group, bits in _positive_bits(shards, groups):
+            upper = bits >> shift
+            for side in range(2):
+                same = (upper >> width) == prefix[group, side]
+                digit = upper[same] & ((1 << width) - 1)
+                np.add.at(counts.reshape(-1), (group[same] * 2 + side) * (1 << width) + digit, 1)
+        if shift == 32 - width:  # the first pass has seen all values
+            n_values = counts[:, 0].sum(axis=1)
+            last = np.maximum(n_values - 1, 0)
+            place = quantile * last  # of the quantile, between two ranks
+            ranks = np.minimum(np.floor(place).astype(np.int64)[:, None] + np.arange(2), last[:, None])
+        digits, ranks = _digits_at(counts, ranks)
+        prefix = prefix << width | digits
+    bits_at = prefix.astype(np.uint32)
     low, high = bits_at.view(np.float32).astype(np.float64).T
     # Interpolated as numpy does it, from the nearer side.
     share = place - np.floor(place)
@@ -139,14 +144,12 @@ def _digits_at(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the digit of the values at some ranks, and their rank among the values with that digit.
 
-    `counts` is (row, digit), `ranks` and the results are (row, rank).
+    `counts` is (group, side, digit), `ranks` and the results are (group, side).
     """
-    digits, rest = np.zeros_like(ranks), np.zeros_like(ranks)
-    for row, (count, rank) in enumerate(zip(counts, ranks, strict=True)):
-        ends = np.cumsum(count)
-        digits[row] = np.minimum(np.searchsorted(ends, rank, side="right"), _DIGIT - 1)
-        rest[row] = rank - np.where(digits[row] > 0, ends[digits[row] - 1], 0)
-    return digits, rest
+    ends = np.cumsum(counts, axis=2)
+    digits = np.minimum((ends <= ranks[:, :, None]).sum(axis=2), counts.shape[2] - 1)
+    before = np.take_along_axis(ends - counts, digits[:, :, None], axis=2)[:, :, 0]
+    return digits, ranks - before
 
 
 def count_neighbors(

@@ -154,7 +154,7 @@ class TestEnrichment:
         ]  # fmt: skip
         assert bar.get_xlabel().replace("\n", " ") == (
             "strong neighbors: log2 (observed / expected) "
-            "expected: hub labels permuted among cells of one section and receiver type"
+            "expected: hub labels permuted among cells of one section, receiver type and number of strong neighbors"
         )
 
     def test_limits_of_the_colors(self) -> None:

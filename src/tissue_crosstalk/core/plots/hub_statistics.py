@@ -65,7 +65,7 @@ NULLS: Final[Mapping[str, tuple[str, str, str]]] = {
     "permutation": (
         "log2_enrichment",
         "q_value",
-        "hub labels permuted among\ncells of one section and receiver type",
+        "hub labels permuted among cells\nof one section, receiver type\nand number of strong neighbors",
     ),
     "at_hand": ("log2_at_hand", "q_at_hand", "what neighbors of these\ntypes at hand would give"),
 }

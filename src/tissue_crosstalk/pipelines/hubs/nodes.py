@@ -64,7 +64,7 @@ def enrich(found_hubs: Hubs, cells: pads.Dataset, params: HubsParams) -> pd.Data
     )
 
 
-def compare_niches(found_hubs: Hubs, params: HubsParams) -> dict[str, float | int]:
+def compare_niches(found_hubs: Hubs, params: HubsParams) -> dict[str, float | int | None]:
     """Say whether attention adds anything to plain neighborhood composition."""
     from tissue_crosstalk.core.hub_enrichment import compare_with_niches
 
@@ -108,15 +108,20 @@ def measure_hubs(
     from tissue_crosstalk.core.hubs import ALL_SECTIONS
 
     n_cells = max(hub_selection["cells"], 1)
+    likeness = {
+        "adjusted Rand index with niches": hub_niches["adjusted_rand"],
+        "adjusted Rand index with niches, at random": hub_niches["adjusted_rand_at_random"],
+        "adjusted mutual information with niches": hub_niches["adjusted_mutual_info"],
+        "adjusted mutual information with niches, at random": hub_niches["adjusted_mutual_info_at_random"],
+    }
     thresholds = hub_selection["thresholds"].get(ALL_SECTIONS, {})  # those of sections are in the selection
     names = metric_names(thresholds)
     metrics = single(
         {
             "hubs": hub_selection["n_clusters"],
             "share of isolated cells": hub_selection["isolated_cells"] / n_cells,
-            "adjusted Rand index with niches": hub_niches["adjusted_rand"],
-            "adjusted mutual information with niches": hub_niches["adjusted_mutual_info"],
         }
+        | {name: value for name, value in likeness.items() if value is not None}
         | {f"threshold.{names[label]}": value for label, value in thresholds.items()}
     )
     by_number = {"silhouette": [(int(k), float(value)) for k, value in hub_selection["silhouette"].items()]}
