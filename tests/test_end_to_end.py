@@ -106,6 +106,9 @@ def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> No
         assert [metric.step for metric in steps][:3] == [2, 3, 4]
     niches = json.loads((outputs(demo, "demo") / "hub_niches.json").read_text())
     assert run["metrics.hubs.adjusted Rand index with niches"] == pytest.approx(niches["adjusted_rand"])
+    assert run["metrics.hubs.adjusted Rand index with niches at random"] == pytest.approx(
+        niches["adjusted_rand_at_random"]
+    )
     assert 0 <= run["metrics.hubs.share of isolated cells"] < 1
     artifacts = {
         file.path
@@ -283,6 +286,7 @@ def test_pipeline_outputs_open_in_a_notebook(study: Path) -> None:
     pd.testing.assert_frame_equal(module.compute_communication_hubs(thresholds_per="section"), hubs)
 
 
+@pytest.mark.slow
 def test_failed_run_is_failed_and_the_next_session_makes_its_own(
     tmp_path: Path, awkward_keys: dict[str, Any], study: Path
 ) -> None:
@@ -367,6 +371,7 @@ def test_hubs_are_compared_between_conditions_with_sections_as_the_unit(study: P
     assert list(selection["thresholds"]) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_stages_run_one_by_one(study: Path, awkward_tissue: Path) -> None:
     before = digests(outputs(study, "awkward"))
     given = {"study": "awkward", "tissue": str(awkward_tissue), "hubs": HUBS}

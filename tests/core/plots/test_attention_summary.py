@@ -267,7 +267,16 @@ def test_lines_that_the_labelled_head_lacks_get_a_key(draw: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize(("flavor", "with_histogram"), [("vanilla", True), ("gene-weighted", False)])
-@pytest.mark.parametrize(("n_types", "n_heads"), [(2, 1), (9, 1), (25, 1), (5, 5), (9, 8), (25, 8), (60, 3)])
+@pytest.mark.parametrize(
+    ("n_types", "n_heads"),
+    [
+        (2, 1),
+        (9, 1),
+        (25, 1),
+        (25, 8),
+        *(pytest.param(*size, marks=pytest.mark.slow) for size in ((5, 5), (9, 8), (60, 3))),
+    ],
+)
 def test_nothing_overlaps(
     draw: Callable[..., Any], n_types: int, n_heads: int, flavor: str, with_histogram: bool
 ) -> None:

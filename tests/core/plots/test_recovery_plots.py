@@ -176,7 +176,9 @@ def test_nothing_planted() -> None:
     assert_tidy(figure)
 
 
-@pytest.mark.parametrize(("n_interactions", "power"), [(0, 0.5), (1, 0.5), (3, 0.0), (3, 2.0), (8, 0.5), (25, 0.5)])
+@pytest.mark.parametrize(
+    ("n_interactions", "power"), [(0, 0.5), (1, 0.5), (3, 0.0), (25, 0.5), pytest.param(8, 2.0, marks=pytest.mark.slow)]
+)
 def test_nothing_overlaps(n_interactions: int, power: float) -> None:
     assert_tidy(plot_precision_recall(*made(n_interactions, power=power)))
 

@@ -110,9 +110,9 @@ def measure_hubs(
     n_cells = max(hub_selection["cells"], 1)
     likeness = {
         "adjusted Rand index with niches": hub_niches["adjusted_rand"],
-        "adjusted Rand index with niches, at random": hub_niches["adjusted_rand_at_random"],
+        "adjusted Rand index with niches at random": hub_niches["adjusted_rand_at_random"],
         "adjusted mutual information with niches": hub_niches["adjusted_mutual_info"],
-        "adjusted mutual information with niches, at random": hub_niches["adjusted_mutual_info_at_random"],
+        "adjusted mutual information with niches at random": hub_niches["adjusted_mutual_info_at_random"],
     }
     thresholds = hub_selection["thresholds"].get(ALL_SECTIONS, {})  # those of sections are in the selection
     names = metric_names(thresholds)
