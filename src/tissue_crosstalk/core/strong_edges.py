@@ -107,14 +107,16 @@ def attention_thresholds(
     shift = 32
     for width in _DIGITS:
         shift -= width
+        is_first = shift + width == 32  # no digit is known yet: both sides see all values
         counts = np.zeros((n_groups, 2, 1 << width), dtype=np.int64)
         for group, bits in _positive_bits(shards, groups):
             upper = bits >> shift
-            for side in range(2):
+            for side in range(1 if is_first else 2):
                 same = (upper >> width) == prefix[group, side]
                 digit = upper[same] & ((1 << width) - 1)
                 np.add.at(counts.reshape(-1), (group[same] * 2 + side) * (1 << width) + digit, 1)
-        if shift == 32 - width:  # the first pass has seen all values
+        if is_first:
+            counts[:, 1] = counts[:, 0]
             n_values = counts[:, 0].sum(axis=1)
             last = np.maximum(n_values - 1, 0)
             place = quantile * last  # of the quantile, between two ranks
