@@ -203,6 +203,7 @@ def test_no_neighbor_is_of_another_section_or_of_the_same_type(study: Path) -> N
         assert (senders["label"].astype(str).to_numpy() != receivers["label"].astype(str).to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_attention_from_the_saved_model_equals_that_of_the_run_that_trained_it(
     study: Path, awkward_keys: dict[str, Any]
 ) -> None:

@@ -608,6 +608,7 @@ def test_a_single_cell_cannot_be_trained_on() -> None:
         train_model(tissue, neighbors, TINY, SHORT, seed=1, progress=False)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_several_threads() -> None:
     """Gradients of a sender that many receivers share are added up by all threads, and must be in one order."""
     adata, _ = simulate_tissue(SimulationSettings(n_cells=2000, n_genes=60), seed=0)

@@ -109,6 +109,7 @@ def test_a_training_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
     assert_equal(trained(TrainingCheckpoint(path)), uninterrupted())
 
 
+@pytest.mark.slow
 def test_patience_counts_on_over_an_interruption(tmp_path: Path) -> None:
     """The best epoch lies before it: its weights are those that come back."""
     settings = replace(SETTINGS, max_epochs=60, learning_rate=0.05, learning_rate_schedule="constant", patience=4)

@@ -213,7 +213,7 @@ class TestSaving:
             f"{name}{suffix}" for name in ("first", "again", "anew")
         )
 
-    @pytest.mark.parametrize("suffix", [".png", ".svg"])
+    @pytest.mark.parametrize("suffix", [".png", pytest.param(".svg", marks=pytest.mark.slow)])
     def test_same_bytes_in_another_process(self, tmp_path: Path, suffix: str) -> None:
         script = (
             "import sys; from test_plot_style import save_figure, small_figure; "
