@@ -122,7 +122,7 @@ def _plan(env: str | None, pipelines: Sequence[str], options: Sequence[str], par
     pipeline = _pipeline(pipelines)
     block = _training_block(pipeline, pipelines)
     is_demo = block.startswith(DEMO)
-    grid = _grid(context, options, is_demo, params)
+    grid = _grid(context, options, params, is_demo=is_demo)
     check_grid(grid, block)
     known = context.config_loader["globals"]
     model = params.get("model") or known.get("model")
@@ -174,7 +174,7 @@ def _training_block(pipeline: Pipeline, names: Sequence[str]) -> str:
     return blocks[0]
 
 
-def _grid(context: KedroContext, options: Sequence[str], is_demo: bool, params: dict[str, Any]) -> Grid:  # noqa: FBT001
+def _grid(context: KedroContext, options: Sequence[str], params: dict[str, Any], *, is_demo: bool) -> Grid:
     from pydantic import ValidationError
 
     from tissue_crosstalk.params import SweepParams
