@@ -157,11 +157,7 @@ def cluster_rows(
     partitions", J. Classif. 2 (1985), 193-218; C. Hennig, "Cluster-wise assessment of cluster stability", Comput.
     Stat. Data Anal. 52 (2007), 258-271.
     """
-    if choose_by == "stability" and n_clusters is None and n_resamples < 1:
-        raise ParameterError(
-            "choose_by is 'stability', which needs resamples of the cells. Set stability_resamples to 1 or more (10 is "
-            f"a good number). Got {n_resamples!r} instead."
-        )
+    check_choice(choose_by, n_clusters, n_resamples)
     distinct = DistinctRows.of(values)
     n_rows = len(distinct.rows)
     if n_clusters is not None and n_clusters > n_rows:
@@ -179,23 +175,30 @@ def cluster_rows(
         silhouette = silhouettes(distinct, {k: tried[k] for k in numbers if 2 <= k <= n_rows - 1}, random_state, each)
         over_cells = _over_resamples(distinct, tried, random_state, n_resamples, each)
     stability = pd.concat([over_seeds, over_cells], ignore_index=True)
-    if n_clusters is not None:
-        chosen, chosen_by = n_clusters, "given"
-    elif len(numbers) == 1:
-        chosen, chosen_by = numbers[0], choose_by
+    if len(numbers) == 1:
+        chosen = numbers[0]
     elif choose_by == "stability":
-        chosen, chosen_by = _most_stable(over_cells), choose_by
+        chosen = _most_stable(over_cells)
     else:
         best = max(silhouette.values())
-        chosen, chosen_by = min(k for k, value in silhouette.items() if value >= best - _TIE), choose_by
+        chosen = min(k for k, value in silhouette.items() if value >= best - _TIE)
     labels = tried[chosen]
     return Clustering(
         cluster=labels[distinct.of_cell],
         centers=_means(distinct.rows, distinct.counts, labels),
         silhouette=silhouette,
         stability=stability,
-        chosen_by=chosen_by,  # type: ignore[arg-type]  # one of the literals
+        chosen_by=choose_by if n_clusters is None else "given",
     )
+
+
+def check_choice(choose_by: str, n_clusters: int | None, n_resamples: int) -> None:
+    """Raise :class:`ParameterError` if stability shall choose the number without resamples of the cells."""
+    if choose_by == "stability" and n_clusters is None and n_resamples < 1:
+        raise ParameterError(
+            "choose_by is 'stability', which needs resamples of the cells. Set stability_resamples to 1 or more (10 is "
+            f"a good number). Got {n_resamples!r} instead."
+        )
 
 
 def kmeans_centers(values: Rows, n_clusters: int, random_state: int) -> Rows:

@@ -155,9 +155,10 @@ def _permute(
     permuted = np.zeros((n_permutations, *observed.shape))
     generator = np.random.default_rng(random_state)
     for in_hubs, rows, alike in _tables(cluster, strong, strata, n_hubs):
-        expected += np.outer(in_hubs, alike @ rows / alike.sum())
+        mean = np.outer(in_hubs, alike @ rows / alike.sum())
+        expected += mean
         if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
-            permuted += np.outer(in_hubs, alike @ rows / alike.sum())
+            permuted += mean
             continue
         # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them each
         # hub gets, a random table with given margins.

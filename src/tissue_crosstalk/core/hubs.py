@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.clustering import Clustering, cluster_rows
+from tissue_crosstalk.core.clustering import Clustering, check_choice, cluster_rows
 from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number, is_whole
 from tissue_crosstalk.core.strong_edges import (
     NeighborCounts,
@@ -100,11 +100,7 @@ class HubSettings:
                 raise ParameterError(
                     f"{name} must be {known[0]!r} or {known[1]!r}. Got {getattr(self, name)!r} instead."
                 )
-        if self.choose_by == "stability" and self.n_clusters is None and self.stability_resamples == 0:
-            raise ParameterError(
-                "choose_by is 'stability', which needs resamples of the cells. Set stability_resamples to 1 or more "
-                "(10 is a good number). Got 0 instead."
-            )
+        check_choice(self.choose_by, self.n_clusters, self.stability_resamples)
 
 
 _CHOICES: Final[Mapping[str, tuple[str, str]]] = {

@@ -248,7 +248,10 @@ class StoredStrength:
                 None if shard.nn_dist is None else tables.slots_array(shard.nn_dist),
             )
             size += strength.n_bytes
-            held = [*held, strength] if size <= HELD_BYTES else []
+            if size <= HELD_BYTES:
+                held.append(strength)
+            else:
+                held.clear()
             yield strength
         self._held = held if size <= HELD_BYTES else None
 
