@@ -520,7 +520,6 @@ class AttentionModule:
             min_bin_count=min_bin_count,
             sel_head=sel_head,
             plot_histogram=plot_histogram,
-            suffixes=("",),
         )
         from tissue_crosstalk.core.plots.style import save_figure
 

@@ -142,7 +142,10 @@ def _plan(env: str | None, pipelines: Sequence[str], options: Sequence[str], par
         pipelines=pipelines,
         params=params,
         study=study,
-        folder=PROJECT_PATH / (params.get("root") or known["root"]) / "data" / "08_reporting" / study,
+        folder=PROJECT_PATH
+        / (params.get("root") or known["root"])
+        / (params.get("reports") or known["reports"])
+        / study,
         settings=settings,
         is_demo=is_demo,
         reports=any(node.namespace and "reporting" in node.namespace.split(".") for node in pipeline.nodes),

@@ -1,24 +1,31 @@
-"""What happens around a run: parameters are checked before it and tracked with it."""
+"""What happens around a run: parameters are checked before it, and what it came from is tracked with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.params import (
+    DEMO,
     FlavoringParams,
     HubsParams,
     check_hub_flavor,
     check_run_time_parameters,
     check_seed,
+    demo_study,
     flat_fields,
 )
+from tissue_crosstalk.provenance import digest, git_commit, package_versions
 
 PREFIX = "params:"
 LONGEST_VALUE = 500
@@ -68,6 +75,151 @@ class ParameterTracking:
         given = run_params.get("runtime_params") or {}
         if given.get("parent_run"):
             mlflow.set_tags(_nesting(given))
+
+
+RUN_RECORD = "run_record"
+"""Dataset by which the report learns what only a hook knows."""
+
+TISSUES = ("tissue", "simulated_tissue")
+MODELS = ("model", "existing_model")
+
+
+class RunRecord:
+    """Knows what a run came from: study, files and their hashes, commit, versions, parameters, and what it warned of.
+
+    MLflow gets study, files and commit as tags; the report gets all of it as the dataset ``run_record``.
+    """
+
+    def __init__(self) -> None:
+        self._study = self._demo = ""
+        self._project = Path()
+        self._files: dict[str, Path] = {}
+        self._digests: dict[Path, str] = {}
+        self._record: dict[str, Any] = {}
+        self._warnings = _WarningList()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note study and project."""
+        given = (context._runtime_params or {}).get("study")
+        self._study, self._demo = str(given or context.config_loader["globals"]["study"]), demo_study(given)
+        self._project = Path(context.project_path)
+
+    @hook_impl(trylast=True)  # after kedro-mlflow has opened the run
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Tag the run, and begin to listen to warnings."""
+        is_demo = all((node.namespace or "").split(".")[0] == DEMO for node in pipeline.nodes)
+        blocks = _parameters(pipeline, catalog)
+        commit = git_commit(self._project)
+        self._files, self._digests = _files(pipeline.datasets(), catalog), {}
+        self._record = {
+            "study": self._demo if is_demo else self._study,
+            "parameters": dict(pair for name, block in blocks.items() for pair in flat_fields(block, name)),
+            "commit": commit,
+            "versions": package_versions(),
+        }
+        _set_tags({"study": self._record["study"]} | ({} if commit is None else {"git_commit": commit}))
+        self._tag_files(_files(pipeline.inputs(), catalog))
+        self._warnings.listen()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> dict[str, Any] | None:
+        """Hand the record to the report."""
+        names = [name for name in node.inputs if _without_namespace(name) == RUN_RECORD]
+        if not names:
+            return None
+        files = {
+            kind: {"name": path.name, "sha256": self._digest(path)}
+            for kind, path in self._files.items()
+            if path.exists()
+        }
+        record = {**self._record, "files": files, "warnings": tuple(self._warnings.messages)}
+        return dict.fromkeys(names, record)
+
+    @hook_impl(tryfirst=True)  # before kedro-mlflow closes the run
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Tag the run with the files that it wrote itself."""
+        self._warnings.stop()
+        self._tag_files(_files(pipeline.all_outputs(), catalog))
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Listen no more."""
+        self._warnings.stop()
+
+    def _tag_files(self, files: Mapping[str, Path]) -> None:
+        for kind, path in files.items():
+            if path.exists():
+                _set_tags({kind: self._shown(path), f"{kind}_sha256": self._digest(path)})
+
+    def _digest(self, path: Path) -> str:
+        """Return the hash of a file or folder, computed once per run: what the run reads it does not write."""
+        if path not in self._digests:
+            self._digests[path] = digest(path)
+        return self._digests[path]
+
+    def _shown(self, path: Path) -> str:
+        """Return a path as seen from the project where it lies in it."""
+        whole = path.resolve()
+        is_inside = whole.is_relative_to(self._project.resolve())
+        return (whole.relative_to(self._project.resolve()) if is_inside else whole).as_posix()
+
+
+class _WarningList(logging.Handler):
+    """Collects what the package warns of while it listens, each message once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def listen(self) -> None:
+        """Begin, with an empty list."""
+        self.stop()  # of a run that was interrupted
+        self.messages = []
+        for logger in _WARNING_LOGGERS:
+            logging.getLogger(logger).addHandler(self)
+
+    def stop(self) -> None:
+        """End."""
+        for logger in _WARNING_LOGGERS:
+            logging.getLogger(logger).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        message = record.getMessage()
+        if record.name == _PYTHON_WARNINGS:
+            known = re.match(rf".*{__package__}.*?:\d+: \w+: (.*)", message)
+            if known is None:  # another package's
+                return
+            message = known[1]
+        if message not in self.messages:
+            self.messages.append(message)
+
+
+_PYTHON_WARNINGS = "py.warnings"  # where Kedro has logging put those of the warnings module
+_WARNING_LOGGERS = (__package__, _PYTHON_WARNINGS)
+
+
+def _without_namespace(name: str) -> str:
+    return name.rsplit(".", maxsplit=1)[-1]
+
+
+def _files(names: Iterable[str], catalog: DataCatalog) -> dict[str, Path]:
+    """Return where the tissue and the model lie, of those among some datasets."""
+    files: dict[str, Path] = {}
+    for name in sorted(names):
+        for kind, datasets in (("tissue", TISSUES), ("model", MODELS)):
+            dataset = catalog.get(name) if _without_namespace(name) in datasets else None
+            if isinstance(dataset, (AnnDataDataset, ModelDataset)):  # else in memory: a test's, or another catalog's
+                files[kind] = Path(dataset.filepath)
+    return files
+
+
+def _set_tags(tags: Mapping[str, str]) -> None:
+    import mlflow
+
+    if mlflow.active_run() is not None:  # tracking may be off
+        mlflow.set_tags(dict(tags))
 
 
 def _parameters(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, Any]:

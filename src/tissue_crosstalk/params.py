@@ -49,6 +49,8 @@ RUN_TIME_PARAMETERS = (
     "n_neighbors",
     "seed",
     "study",
+    "save_svg",
+    "reports",
     "root",
     "parent_run",
 )
@@ -150,7 +152,8 @@ class ReportingParams:
     sel_head: int | None = Field(default=None, ge=0)
     plot_histogram: bool = True
     palette: str | tuple[str, ...] | dict[str, str] | None = None
-    save_svg: bool = False
+    network_threshold: float | None = Field(default=None, ge=0, le=1)
+    distance_unit: str = ""
 
 
 GridValue = bool | int | float | str
@@ -213,6 +216,16 @@ def check_seed(seed: object) -> None:
     """Raise :class:`ParameterError` unless the seed is a whole number that every generator takes."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < LARGEST_SEED:
         raise ParameterError(f"seed must be a whole number from 0 to {LARGEST_SEED - 1}. Got {seed!r} instead.")
+
+
+def network_threshold(reporting: ReportingParams, hubs: HubsParams) -> float:
+    """Return from what share of strong edges on a pair is drawn: as set, else twice what chance gives.
+
+    >>> network_threshold(ReportingParams(), HubsParams(attention_quantile_threshold=0.95))
+    0.1
+    """
+    by_chance = 1 - hubs.attention_quantile_threshold
+    return reporting.network_threshold if reporting.network_threshold is not None else round(min(2 * by_chance, 1), 9)
 
 
 def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:

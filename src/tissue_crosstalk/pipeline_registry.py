@@ -15,13 +15,17 @@ def register_pipelines() -> dict[str, Pipeline]:
     existing model; ``demo`` simulates a tissue first, measures at the end what was found of what it planted, and keeps
     its files under the study ``demo``. Each stage is there by its own name, too.
     """
-    after_extraction = flavoring.create_pipeline() + hubs.create_pipeline() + reporting.create_pipeline()
-    whole = training.create_pipeline() + extraction.create_pipeline() + after_extraction
-    attention = _of_existing_model(extraction.create_pipeline(from_tissue=True) + after_extraction)
+    grouping = flavoring.create_pipeline() + hubs.create_pipeline()
+    from_training = training.create_pipeline() + extraction.create_pipeline() + grouping
+    whole = from_training + reporting.create_pipeline(trained=True)
+    attention = _of_existing_model(
+        extraction.create_pipeline(from_tissue=True) + grouping + reporting.create_pipeline()
+    )
+    of_simulated = Pipeline(
+        from_training + reporting.create_pipeline(trained=True, recovered=True), inputs={"tissue": "simulated_tissue"}
+    )
     demo = Pipeline(
-        simulation.create_pipeline()
-        + Pipeline(whole, inputs={"tissue": "simulated_tissue"})
-        + recovery.create_pipeline(),
+        simulation.create_pipeline() + of_simulated + recovery.create_pipeline(),
         namespace=DEMO,
         # Only what a simulated tissue needs differently has parameters of its own (demo.tissue_reading, demo.training).
         parameters={

@@ -22,6 +22,15 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def folder_in(root: str, folder: str) -> str:
+    """Return a folder's path: in `root`, unless it is absolute.
+
+    >>> folder_in(".", "data/08_reporting"), folder_in(".", "/srv/reports")
+    ('data/08_reporting', '/srv/reports')
+    """
+    return (Path(root) / folder).as_posix()
+
+
 def tracking_uri(root: str) -> str:
     """Return MLflow's store: the team's server where ``MLFLOW_TRACKING_URI`` names one, else a file in the project.
 
@@ -38,6 +47,7 @@ def artifact_location(root: str) -> str | None:
 RESOLVERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "first_given": first_given,
+        "folder_in": folder_in,
         "user_study": user_study,
         "demo_study": demo_study,
         "tracking_uri": tracking_uri,

@@ -45,7 +45,8 @@ _MOST_ENTRIES: Final = 200_000_000
 class DistanceBins:
     """Mean and spread of attention per (receiver type, head, sender type, distance bin), one chunk of cells at a time.
 
-    An edge is kept where ``0 <= distance < max_distance``, and falls into bin ``floor(distance / bin_size)``.
+    An edge falls into bin ``floor(distance / bin_size)`` where ``0 <= distance < max_distance``; others count only in
+    what is over all edges (:meth:`by_pair`, :meth:`elsewhere`).
 
     Parameters
     ----------
@@ -101,7 +102,8 @@ class DistanceBins:
         self.n_heads = int(n_heads)
         self.max_distance = float(max_distance)
         self.bin_size = float(bin_size)
-        self._shape = (len(names), len(names), n_bins)  # (receiver, sender, bin)
+        # The last bin holds the edges that are in none, so that sums over bins are those of all edges.
+        self._shape = (len(names), len(names), n_bins + 1)  # (receiver, sender, bin)
         size = math.prod(self._shape)
         self._count = np.zeros(size, dtype=np.int64)
         self._mean = np.zeros((self.n_heads, size))
@@ -111,12 +113,12 @@ class DistanceBins:
     @property
     def n_bins(self) -> int:
         """Number of distance bins below `max_distance`."""
-        return self._shape[2]
+        return self._shape[2] - 1
 
     @property
     def n_edges(self) -> int:
-        """Number of edges kept so far, each counted once, not once per head."""
-        return int(self._count.sum())
+        """Number of edges in bins so far, each counted once, not once per head."""
+        return int(self._count.reshape(self._shape)[:, :, :-1].sum())
 
     def add(self, patterns: ArrayLike, distance: ArrayLike, receiver_label: ArrayLike, sender_label: ArrayLike) -> None:
         """Take in the edges of a chunk of cells.
@@ -137,7 +139,7 @@ class DistanceBins:
         ParameterError
             If the shapes do not fit together, or a label is outside of ``cell_types``.
         ResultError
-            If an edge has a distance that is not a number, or a kept edge an attention that is not finite.
+            If an edge has a distance that is not a number, or an attention that is not finite.
         """
         weight = np.asarray(patterns)
         length = np.asarray(distance, dtype=np.float64)  # or float32 would round the limits as well
@@ -145,11 +147,14 @@ class DistanceBins:
         sender = np.asarray(sender_label)
         self._check_chunk(weight, length, receiver, sender)
 
-        kept = np.flatnonzero((length >= 0) & (length < self.max_distance) & (sender >= 0))  # (edge,)
+        kept = np.flatnonzero(sender >= 0)  # (edge,)
         if kept.size == 0:
             return
         _, n_types, n_bins = self._shape
-        slot_bin = np.floor(length.reshape(-1)[kept] / self.bin_size).astype(np.int64)
+        edge_length = length.reshape(-1)[kept]
+        is_near = (edge_length >= 0) & (edge_length < self.max_distance)
+        slot_bin = np.full(kept.size, self.n_bins)
+        slot_bin[is_near] = np.floor(edge_length[is_near] / self.bin_size)
         slot_receiver = receiver.astype(np.int64)[kept // sender.shape[1]]
         slot_sender = sender.reshape(-1)[kept].astype(np.int64)
         triple = (slot_receiver * n_types + slot_sender) * n_bins + slot_bin  # (edge,)
@@ -278,7 +283,7 @@ class DistanceBins:
         pandas.DataFrame
             One row per (receiver, bin): `receiver`, `distance_bin` (left edge, in units of the coordinates), `count`.
         """
-        per_receiver = self._count.reshape(self._shape).sum(axis=1)  # (receiver, bin)
+        per_receiver = self._count.reshape(self._shape)[:, :, :-1].sum(axis=1)  # (receiver, bin)
         n_receivers, n_bins = per_receiver.shape
         return pd.DataFrame(
             {
@@ -289,11 +294,48 @@ class DistanceBins:
             columns=list(HISTOGRAM_COLUMNS),
         )
 
+    def elsewhere(self) -> dict[str, int]:
+        """Return how many edges of each receiver type are in no bin: those of `max_distance` or longer."""
+        in_none = self._count.reshape(self._shape)[:, :, -1].sum(axis=1)  # (receiver,)
+        return dict(zip(self.cell_types, in_none.tolist(), strict=True))
+
+    def by_pair(self) -> pd.DataFrame:
+        """Return the attention of each pair of types over all its edges, of whatever length.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per (receiver, head, sender) with an edge, sorted in that order: `receiver`, `head_idx`, `sender`,
+            `mean`, `sd` (ddof 1; nan for a single edge) and `count` (edges).
+        """
+        n_receivers, n_types, n_bins = self._shape
+        full = (self.n_heads, n_receivers, n_types, n_bins)
+        weight = self._count.reshape(self._shape).astype(np.float64)
+        count = weight.sum(axis=2)  # (receiver, sender)
+        binned = self._mean.reshape(full)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (binned * weight).sum(axis=3) / count  # (head, receiver, sender)
+            apart = (binned - mean[..., None]) ** 2
+            sd = np.sqrt((self._spread.reshape(full) + apart * weight).sum(axis=3) / (count - 1))
+        receiver, head, sender = np.nonzero(np.broadcast_to((count > 0)[:, None], (n_receivers, self.n_heads, n_types)))
+        names = np.array(self.cell_types, dtype=object)
+        return pd.DataFrame(
+            {
+                RECEIVER: names[receiver],
+                terms.HEAD_IDX: head,
+                SENDER: names[sender],
+                MEAN: mean[head, receiver, sender],
+                SD: sd[head, receiver, sender],
+                COUNT: count[receiver, sender].astype(np.int64),
+            }
+        )
+
     def _kept(self, min_bin_count: int) -> NDArray[np.bool_]:
         """Return which (receiver, sender, bin) triples are kept."""
         if min_bin_count < 0:
             raise ParameterError(f"`min_bin_count` must be at least 0. Got {min_bin_count!r} instead.")
         kept: NDArray[np.bool_] = (self._count > 0) & (self._count * self.n_heads >= min_bin_count)
+        kept.reshape(self._shape)[:, :, -1] = False
         return kept
 
     def _absorb(

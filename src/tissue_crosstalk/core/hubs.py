@@ -19,6 +19,7 @@ from tissue_crosstalk.core.strong_edges import (
     StrengthShard,
     attention_thresholds,
     count_neighbors,
+    receiver_groups,
 )
 
 logger = logging.getLogger(__name__)
@@ -229,9 +230,7 @@ def find_hubs(
     """
     per_section = settings.thresholds_per == "section" and sections is not None and len(section_names) > 1
     n_types, names = len(cell_types), tuple(section_names) if per_section else (ALL_SECTIONS,)
-    groups = labels.astype(np.int64)
-    if per_section and sections is not None:
-        groups = groups + n_types * sections.astype(np.int64)
+    groups = receiver_groups(labels, n_types, sections if per_section else None)
     thresholds = attention_thresholds(shards, groups, n_types * len(names), settings.attention_quantile_threshold)
     counts = count_neighbors(shards, labels, n_types, thresholds[groups], settings.counting)
 

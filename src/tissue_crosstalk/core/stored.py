@@ -165,9 +165,7 @@ def read_shards(
         If a folder lacks shards, or shards are of different cells.
     """
     for shard in _tables_of_shards(attention, nn_idxs, nn_dists, flavor):
-        patterns = tables.patterns_array(shard.attention)
-        dist = None if shard.nn_dist is None else tables.slots_array(shard.nn_dist)
-        yield StoredShard(shard.receivers(cells), patterns, tables.slots_array(shard.nn_idx), dist)
+        yield shard.arrays(cells)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +179,12 @@ class _ShardTables:
     def receivers(self, cells: Cells) -> npt.NDArray[np.int64]:
         """Return the positions of the cells, (cell,)."""
         return cells.positions(self.nn_idx.column(terms.CELL_IDX))
+
+    def arrays(self, cells: Cells) -> StoredShard:
+        """Return the tables as arrays."""
+        dist = None if self.nn_dist is None else tables.slots_array(self.nn_dist)
+        patterns = tables.patterns_array(self.attention)
+        return StoredShard(self.receivers(cells), patterns, tables.slots_array(self.nn_idx), dist)
 
 
 def _tables_of_shards(
@@ -238,8 +242,7 @@ class StoredStrength:
         if self._held is not None:
             yield from self._held
             return
-        held: list[StrengthShard] = []
-        size = 0
+        held = _Held()
         for shard in _tables_of_shards(*self._datasets):
             strength = StrengthShard(
                 shard.receivers(self._cells),
@@ -247,13 +250,35 @@ class StoredStrength:
                 tables.slots_array(shard.nn_idx),
                 None if shard.nn_dist is None else tables.slots_array(shard.nn_dist),
             )
-            size += strength.n_bytes
-            if size <= HELD_BYTES:
-                held.append(strength)
-            else:
-                held.clear()
+            held.add(strength)
             yield strength
-        self._held = held if size <= HELD_BYTES else None
+        self._held = held.shards
+
+    def with_heads(self) -> Iterator[tuple[StoredShard, StrengthShard]]:
+        """Read all shards with all heads; the maxima are at hand afterwards."""
+        held = _Held()
+        for tables_of_shard in _tables_of_shards(*self._datasets):
+            shard = tables_of_shard.arrays(self._cells)
+            strength = StrengthShard(shard.receivers, shard.attention.max(axis=0), shard.nn_idx, shard.nn_dist)
+            held.add(strength)
+            yield shard, strength
+        self._held = held.shards
+
+
+class _Held:
+    """Shards kept for the next time, or none of them where they need too much memory."""
+
+    def __init__(self) -> None:
+        self.shards: list[StrengthShard] | None = []
+        self._size = 0
+
+    def add(self, shard: StrengthShard) -> None:
+        """Keep a shard."""
+        self._size += shard.n_bytes
+        if self.shards is not None and self._size <= HELD_BYTES:
+            self.shards.append(shard)
+        else:
+            self.shards = None
 
 
 def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:

@@ -77,6 +77,29 @@ class NeighborCounts:
         return NeighborCounts(**{name: array[order] for name, array in vars(self).items()})
 
 
+def receiver_groups(
+    labels: npt.NDArray[np.integer], n_types: int, sections: npt.NDArray[np.integer] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the group of each cell in which attention is compared: its type, or its type within its section.
+
+    Parameters
+    ----------
+    labels
+        Label of each cell of the tissue, (cell,).
+    n_types
+        Number of labels.
+    sections
+        Section of each cell, (cell,); None: sections share their thresholds.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 (cell,); the types of the first section come first.
+    """
+    groups = labels.astype(np.int64)
+    return groups if sections is None else groups + n_types * sections.astype(np.int64)
+
+
 def attention_thresholds(
     shards: Iterable[StrengthShard], groups: npt.NDArray[np.integer], n_groups: int, quantile: float
 ) -> npt.NDArray[np.float64]:

@@ -1,79 +1,18 @@
-"""Attention against distance, from stored attention to figures: aggregated once per flavor, then drawn."""
+"""Attention against distance, from what was aggregated to figures, and the colours of all figures."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-import pyarrow.dataset as pads
 
-from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.distance import DistanceBins
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean
-from tissue_crosstalk.core.stored import Cells, read_shards, stored_flavors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.figure import Figure
-
-logger = logging.getLogger(__name__)
-
-
-def bin_stored_attention(
-    flavored_attention: pads.Dataset,
-    nn_idxs: pads.Dataset,
-    nn_dists: pads.Dataset,
-    cells: pads.Dataset,
-    *,
-    max_distance: float,
-    bin_size: float,
-) -> dict[str, DistanceBins]:
-    """Aggregate stored attention by distance, per flavor.
-
-    Parameters
-    ----------
-    flavored_attention, nn_idxs, nn_dists, cells
-        Folders that the earlier stages wrote.
-    max_distance, bin_size
-        Edges shorter than `max_distance` go in bins of `bin_size`, both in units of the coordinates.
-    """
-    known = Cells.read(cells)
-    binned: dict[str, DistanceBins] = {}
-    for flavor in stored_flavors(flavored_attention):
-        for shard in read_shards(flavored_attention, nn_idxs, known, nn_dists=nn_dists, flavor=flavor):
-            assert shard.nn_dist is not None
-            if flavor not in binned:
-                binned[flavor] = DistanceBins(known.cell_types, len(shard.attention), max_distance, bin_size)
-            binned[flavor].add(
-                shard.attention, shard.nn_dist, known.labels[shard.receivers], shard.sender_labels(known)
-            )
-    for bins in list(binned.values())[:1]:
-        _warn_of_unit(bins)
-    return binned
-
-
-def _warn_of_unit(bins: DistanceBins) -> None:
-    used = np.flatnonzero(bins.distance_histogram().groupby("distance_bin")["count"].sum().to_numpy())
-    if len(used) < 2:
-        logger.warning(
-            "%s: max_distance %g and bin_size %g do not fit the unit of the coordinates. Set reporting.max_distance "
-            "and reporting.bin_size.",
-            "all edges shorter than max_distance fall in one bin"
-            if len(used)
-            else "no edge is shorter than max_distance",
-            bins.max_distance,
-            bins.bin_size,
-        )
-
-
-def binned_table(binned: Mapping[str, DistanceBins], min_bin_count: int) -> pd.DataFrame:
-    """Return the bins of all flavors that hold at least `min_bin_count` edges, with a column ``flavor``."""
-    tables = [bins.table(min_bin_count).assign(**{terms.FLAVOR: flavor}) for flavor, bins in binned.items()]
-    table = pd.concat(tables, ignore_index=True)
-    return table.astype(dict.fromkeys(("receiver", "sender", terms.FLAVOR), "category"))
 
 
 def draw_summaries(
@@ -84,7 +23,7 @@ def draw_summaries(
     min_bin_count: int = 50,
     sel_head: int | None = None,
     plot_histogram: bool = False,
-    suffixes: Sequence[str] = (".png",),
+    distance_unit: str = "",
 ) -> dict[str, Figure]:
     """Draw attention against distance, one figure per flavor and receiver type.
 
@@ -102,13 +41,13 @@ def draw_summaries(
         One head alone; None: all.
     plot_histogram
         Draw a histogram of edge distances below.
-    suffixes
-        File formats; the figure is the same.
+    distance_unit
+        Unit of the coordinates, such as "µm"; empty if unknown.
 
     Returns
     -------
     dict
-        Figures by file name, ``<flavor>_<receiver>[_head<h>]<suffix>``: flavors never overwrite each other.
+        Figures by stem of a file name, ``<flavor>_<receiver>[_head<h>]``: flavors never overwrite each other.
 
     Raises
     ------
@@ -126,7 +65,7 @@ def draw_summaries(
         stems = unique_file_names(bins.cell_types)
         head = "" if sel_head is None else f"_head{sel_head}"
         for receiver in wanted:
-            figure = plot_attention_summary(
+            figures[f"{flavor}_{stems[receiver]}{head}"] = plot_attention_summary(
                 table,
                 receiver,
                 palette=palette,
@@ -138,8 +77,8 @@ def draw_summaries(
                 flavor=flavor,
                 sel_head=sel_head,
                 histogram=histogram if plot_histogram else None,
+                distance_unit=distance_unit,
             )
-            figures |= {f"{flavor}_{stems[receiver]}{head}{suffix}": figure for suffix in suffixes}
     return figures
 
 

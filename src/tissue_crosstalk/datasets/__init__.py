@@ -1,9 +1,19 @@
 """Kedro datasets for what the pipelines read and write."""
 
 from tissue_crosstalk.datasets.anndata_dataset import AnnDataDataset
+from tissue_crosstalk.datasets.figure_dataset import FigureDataset
 from tissue_crosstalk.datasets.figures_dataset import FiguresDataset
+from tissue_crosstalk.datasets.html_dataset import HtmlDataset
 from tissue_crosstalk.datasets.model_dataset import ModelDataset
 from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
 from tissue_crosstalk.datasets.training_checkpoint_dataset import TrainingCheckpointDataset
 
-__all__ = ["AnnDataDataset", "FiguresDataset", "ModelDataset", "ParquetShardsDataset", "TrainingCheckpointDataset"]
+__all__ = [
+    "AnnDataDataset",
+    "FigureDataset",
+    "FiguresDataset",
+    "HtmlDataset",
+    "ModelDataset",
+    "ParquetShardsDataset",
+    "TrainingCheckpointDataset",
+]

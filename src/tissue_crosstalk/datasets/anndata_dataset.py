@@ -122,6 +122,11 @@ class AnnDataDataset(Base):
                 data.write_h5ad(local, **self._save_args)
                 self._fs.put(str(local), path)
 
+    @property
+    def filepath(self) -> PurePosixPath:
+        """Where it lies."""
+        return self._filepath
+
     def _exists(self) -> bool:
         try:
             path = get_filepath_str(self._get_load_path(), self._protocol)

@@ -72,6 +72,11 @@ class ModelDataset(Base):
         description = json.loads((Path(self._filepath) / "model.json").read_text())
         return JSONPreview(json.dumps({name: value for name, value in description.items() if name != "genes"}))
 
+    @property
+    def filepath(self) -> PurePosixPath:
+        """Where it lies."""
+        return self._filepath
+
     def _exists(self) -> bool:
         return Path(self._filepath).exists()
 

@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
-from tissue_crosstalk.core.plots.style import PNG_DPI, cell_type_palette, figure_style
+from tissue_crosstalk.core.plots.style import PNG_DPI, cell_type_palette, figure_style, readable_on_white
 
 LONG = ["Forebrain/Midbrain/Hindbrain", "Haematoendothelial progenitors", "Tumor, CD4+ $x$", "_odd", "L2/3 IT"]
 
@@ -73,7 +73,11 @@ def panels(figure: Figure) -> list[Any]:
 
 def curves(axes: Axes) -> dict[str, Any]:
     """Return the lines of the sender types by name."""
-    return {str(line.get_label()): line for line in axes.lines if line.get_label() not in ("_leader", "_dot")}
+    return {
+        str(line.get_label()): line
+        for line in axes.lines
+        if not str(line.get_label()).startswith("_") or line.get_label() == "_odd"
+    }
 
 
 def only(axes: Any, kind: type) -> Any:
@@ -239,31 +243,66 @@ def test_histogram_of_the_receiver(draw: Callable[..., Any]) -> None:
     assert below.get_position().y1 < heads[0].get_position().y0
 
 
-@pytest.mark.parametrize("n_types", [2, 9])
-def test_few_senders_are_named_at_their_lines(draw: Callable[..., Any], n_types: int) -> None:
+@pytest.mark.parametrize("n_types", [2, 9, 21])
+def test_senders_are_named_at_their_lines(draw: Callable[..., Any], n_types: int) -> None:
     figure = draw(n_types=n_types, n_heads=8)
     assert not figure.legends
-    labelled = panels(figure)[3]
-    assert [text.get_text() for text in labelled.texts if text.get_text()] == list(reversed(many_types(n_types)[1:]))
-    assert not any(axes.texts for axes in panels(figure) if axes is not labelled)
+    labelled = [panels(figure)[head] for head in (3, 7)]
+    palette = cell_type_palette(many_types(n_types))
+    for axes in labelled:
+        names = [text for text in axes.texts if text.get_text()]
+        assert [text.get_text() for text in names] == list(reversed(many_types(n_types)[1:]))
+        assert [text.get_color() for text in names] == [readable_on_white(palette[text.get_text()]) for text in names]
+        leaders = [line for line in axes.lines if line.get_label() == "_leader"]
+        heights = [
+            (leader.get_ydata()[-1], text.get_position()[1]) for leader, text in zip(leaders, names, strict=True)
+        ]
+        assert all(dot == text for dot, text in heights)
+    assert not any(axes.texts for axes in panels(figure) if axes not in labelled)
 
 
-def test_many_senders_have_a_key(draw: Callable[..., Any]) -> None:
-    figure = draw(n_types=25, n_heads=8)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == many_types(25)[1:]
-    palette = cell_type_palette(many_types(25))
-    drawn = [(to_hex(handle.get_color()), handle.get_marker()) for handle in legend.legend_handles]
-    assert [color for color, _ in drawn] == [palette[name] for name in many_types(25)[1:]]
-    lines = curves(panels(figure)[0])
-    assert drawn == [(to_hex(line.get_color()), line.get_marker()) for line in lines.values()]
-    assert len({marker for _, marker in drawn}) > 1
+def test_many_senders_are_drawn_in_groups(draw: Callable[..., Any]) -> None:
+    """Of 24 senders, the dozen with the most attention comes first."""
+    table = make_table(25, 8)
+    figure = draw(n_types=25, n_heads=8, table=table)
+    assert not figure.legends
+    assert len(figure.axes) == 2 * 8
+    highest = table.groupby("sender")["mean"].max().sort_values(ascending=False, kind="stable")
+    groups = [sorted(highest.index[:12]), sorted(highest.index[12:])]
+    titled = panels(figure)
+    assert [axes.get_title() for axes in titled] == [f"head {head}" for head in range(8)]
+    for number, axes in enumerate(figure.axes):
+        head, group = divmod(number, 2)
+        assert sorted(curves(axes)) == groups[group]
+        names = sorted(text.get_text() for text in axes.texts)
+        assert names == (groups[group] if head in (3, 7) else [])
+        (above,) = [other for other in titled if other.get_title() == f"head {head}"]
+        assert axes.get_position().x0 == pytest.approx(above.get_position().x0)
 
 
-def test_lines_that_the_labelled_head_lacks_get_a_key(draw: Callable[..., Any]) -> None:
+def test_a_sender_without_a_line_in_the_labelled_head_is_named(draw: Callable[..., Any]) -> None:
     table = make_table(3, 2)
     figure = draw(n_heads=2, table=table[(table["head_idx"] == 0) | (table["sender"] == many_types(3)[1])])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == many_types(3)[1:]
+    assert {text.get_text() for text in panels(figure)[1].texts} == set(many_types(3)[1:])
+
+
+@pytest.mark.parametrize(
+    ("max_distance", "bin_size", "expected"),
+    [
+        (20.0, 5.0, [0.0, 5.0, 10.0, 15.0, 20.0]),
+        (100.0, 5.0, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]),
+        (100.0, 7.0, [0.0, 28.0, 56.0, 84.0]),
+        (3.0, 5.0, [0.0]),
+    ],
+)
+def test_ticks_stand_at_the_edges_of_bins(
+    draw: Callable[..., Any], max_distance: float, bin_size: float, expected: list[float]
+) -> None:
+    table = make_table(3, 1, bins=(0.0,))
+    figure = draw(n_heads=1, table=table, max_distance=max_distance, bin_size=bin_size)
+    axes = figure.axes[0]
+    assert axes.get_xticks().tolist() == expected
+    assert axes.get_xlim()[1] == max_distance
 
 
 @pytest.mark.parametrize(("flavor", "with_histogram"), [("vanilla", True), ("gene-weighted", False)])

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.plots import _tissue_panels
 from tissue_crosstalk.core.plots import hubs as hub_plots
 from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors, hub_name, hub_palette
 from tissue_crosstalk.core.plots.hubs import plot_hub_composition, plot_hub_map
@@ -219,7 +220,7 @@ class TestMap:
         generator = np.random.default_rng(0)
         xy, hub = generator.random((5000, 2)), generator.integers(-1, 4, 5000)
         singly: Any = plot_hub_map(xy, hub).axes[0]
-        monkeypatch.setattr(hub_plots, "MOST_SINGLY_COLORED", 100)
+        monkeypatch.setattr(_tissue_panels, "MOST_SINGLY_COLORED", 100)
         blocks = plot_hub_map(xy, hub).axes[0]
         assert len(singly.collections) == 2 < len(blocks.collections) == 41
         np.testing.assert_allclose(points(singly), points(blocks))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,10 +18,12 @@ from matplotlib.legend import Legend
 from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
+from tissue_crosstalk.core.errors import ParameterError, listing
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 
 POINTS_PER_INCH: Final = 72.0
 LONGEST_LABEL: Final = 40  # characters
+_MOST_TICKS: Final = 6
 
 _HANDLE_LENGTH: Final = 1.6  # in font sizes, like the next three
 _HANDLE_PAD: Final = 0.5
@@ -184,3 +187,64 @@ def grid(n_panels: int, most_columns: int) -> tuple[int, int]:
     """Return the (rows, columns) of a grid with rows as even as can be."""
     rows = math.ceil(n_panels / most_columns)
     return rows, math.ceil(n_panels / rows)
+
+
+def fit(label: str, width: float, size: float = FONT_SIZE) -> str:
+    """Return a label on one line no wider than `width` inches, with its middle left out where it is too long."""
+    line = " ".join(str(label).split())
+    most = len(line)
+    while text_width(shortened := shorten(line, most), size) > width and most > 2:
+        most -= 1
+    return shortened
+
+
+def check_colors(names: Iterable[object], palette: Mapping[str, str]) -> None:
+    """Raise unless each of some cell types has a colour."""
+    colorless = sorted({str(name) for name in names} - set(palette))
+    if colorless:
+        raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
+
+
+def check_one_row_each(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise if two rows of a table are the same in some columns."""
+    twice = table.duplicated(list(columns)).to_numpy()
+    if twice.any():
+        row = table.iloc[int(np.argmax(twice))]
+        raise ParameterError(
+            f"`{name}` must have one row per {', '.join(columns)}. "
+            f"Got several of {listing([row[column] for column in columns])}."
+        )
+
+
+def counts_of(what: str, values: Iterable[object]) -> NDArray[np.int64]:
+    """Return counts as whole numbers of at least 0; raise unless they are."""
+    given = list(values)
+    numbers = np.asarray(pd.to_numeric(pd.Series(given, dtype=object), errors="coerce"), dtype=np.float64)
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0) & (numbers == np.round(numbers)))
+    if wrong.any():
+        raise ParameterError(
+            f"{what} must hold whole numbers of at least 0. Got {given[int(np.argmax(wrong))]!r} instead."
+        )
+    return numbers.astype(np.int64)
+
+
+def distance_ticks(max_distance: float, bin_size: float, width: float) -> list[float]:
+    """Return the edges of distance bins to be marked on an axis: a round number of bins apart, as many as fit.
+
+    Parameters
+    ----------
+    max_distance
+        Right end of the axis, which begins at 0.
+    bin_size
+        Width of a bin.
+    width
+        Width of the axis, in inches.
+    """
+    n_bins = math.floor(max_distance / bin_size + 1e-9)
+    for step in (multiple * 10**power for power in range(20) for multiple in (1, 2, 4, 5)):
+        if n_bins // step < _MOST_TICKS:
+            ticks = [number * bin_size for number in range(0, n_bins + 1, step)]
+            room = width * step * bin_size / max_distance
+            if len(ticks) == 1 or max(text_width(f"{tick:g}") for tick in ticks) + 0.08 < room:
+                return ticks
+    return [0.0]

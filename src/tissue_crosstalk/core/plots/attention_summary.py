@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from tissue_crosstalk.core import terms
@@ -31,10 +31,8 @@ from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
     Canvas,
+    distance_ticks,
     grid,
-    key_columns,
-    key_height,
-    key_width,
     shorten,
     spread_apart,
     text_height,
@@ -45,7 +43,8 @@ from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_styl
 
 FLAVORS: Final = (terms.VANILLA, terms.VALUE_WEIGHTED, terms.INFO_WEIGHTED, terms.GENE_WEIGHTED)
 MOST_COLUMNS: Final = 4
-MOST_DIRECT_LABELS: Final = 8
+MOST_OPAQUE: Final = 8
+MOST_TOGETHER: Final = 20
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 # All in inches.
@@ -58,10 +57,11 @@ _ROW_GAP: Final = 0.16
 _COLUMN_GAP: Final = 0.16
 _HISTOGRAM: Final = 0.45
 _HISTOGRAM_GAP: Final = 0.1
-_KEY_GAP: Final = 0.15
 _LEADER: Final = 0.26
-_LABEL_STEP: Final = 0.135
+_LABEL_STEP: Final = 0.12
 _LABEL_DOT: Final = 0.18
+_GROUP_GAP: Final = 0.12
+_HALF_LINE: Final = 0.5 * FONT_SIZE / POINTS_PER_INCH
 
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
@@ -84,9 +84,9 @@ def plot_attention_summary(
     """Draw how the attention of one receiver type falls with distance.
 
     Each panel is a head, each line a sender type: mean attention against the left edge of the distance bin, in a band
-    of one standard deviation to either side. A line stops where a bin was dropped. Up to eight sender types are
-    named beside the last panel of the first row; more are in a key beside all panels, with other markers from the
-    ninth type on.
+    of one standard deviation to either side. A line stops where a bin was dropped. Sender types are named at their
+    lines, beside the last panel of the row. More than twenty are drawn in groups, each in panels of its own, those with
+    the most attention in the first.
 
     Parameters
     ----------
@@ -166,34 +166,38 @@ def plot_attention_summary(
         if not top > 0:
             top = 1.0  # attention that is zero everywhere: a line at the bottom
         counts = None if histogram is None else histogram[histogram[RECEIVER] == receiver]
+        styles = {name: (color, MARKERS[index // 8 % 8]) for index, (name, color) in enumerate(palette.items())}
         present = set(rows[SENDER].astype(str))
         senders = [name for name in palette if name in present]
-        styles = {name: (color, MARKERS[index // 8 % 8]) for index, (name, color) in enumerate(palette.items())}
         curves = _curves(rows, senders, bin_size)
-        labelled = heads[grid(len(heads), MOST_COLUMNS)[1] - 1]  # at the right end of the first row
-        panels = _arrange(
-            receiver,
-            heads,
-            {name: styles[name] for name in senders},
-            direct=len(senders) <= MOST_DIRECT_LABELS and len(curves.get(labelled, {})) == len(senders),
-            with_histogram=counts is not None,
-        )
-        for head, panel in zip(heads, panels.axes, strict=True):
-            _draw_head(panel, curves.get(head, {}), styles)
-            panel.set_title(f"head {head}", y=1.0)  # with y given, no search for a free place: that takes long
+        groups = _groups(curves, senders)
+        panels = _arrange(receiver, heads, groups, with_histogram=counts is not None)
+        ticks = _attention_ticks(top)
+        for (head, group), panel in panels.axes.items():
+            _draw_grid(panel, ticks, max_distance)
+            _draw_head(
+                panel, {name: curves[head][name] for name in groups[group] if name in curves.get(head, {})}, styles
+            )
+            if group == 0:
+                panel.set_title(f"head {head}", y=1.0)  # with y given, no search for a free place: that takes long
             panel.set(xlim=(-0.02 * max_distance, max_distance), ylim=(0.0, top))
-            panel.xaxis.set_major_locator(MaxNLocator(4 if len(heads) > 1 else 5, steps=_STEPS, min_n_ticks=3))
-            panel.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, min_n_ticks=3))
+            # A tick costs as much time as a line: inner panels have the grid alone.
+            panel.yaxis.set_major_locator(FixedLocator(ticks) if panel in panels.first_column else NullLocator())
+            panel.xaxis.set_major_locator(NullLocator())
         for panel in panels.first_column:
             name = "attention" if flavor == terms.VANILLA else f"{flavor} attention"
             panel.set_ylabel(f"{name}\n(mean ± sd)" if flavor != terms.VANILLA else f"{name} (mean ± sd)")
+        along = FixedLocator(distance_ticks(max_distance, bin_size, panels.panel_width))
         for panel in panels.lowest:
+            panel.xaxis.set_major_locator(along)
             panel.set_xlabel(distance_label)
         if panels.histogram is not None and counts is not None:
             _draw_histogram(panels.histogram, counts, bin_size)
+            panels.histogram.set_xlim(-0.02 * max_distance, max_distance)
+            panels.histogram.xaxis.set_major_locator(along)
             panels.histogram.set_xlabel(distance_label)
-        if panels.labelled is not None:
-            _label_lines(panels.labelled, curves[labelled], styles, panels.panel_height, panels.panel_width)
+        for (head, group), panel in panels.labelled.items():
+            _label_lines(panel, groups[group], curves.get(head, {}), styles, panels.panel_height, panels.panel_width)
         return panels.canvas.figure
 
 
@@ -219,68 +223,87 @@ class _Curve:
 
 
 class _Panels:
-    """The empty axes of a figure: one per head, those that carry axis labels, the histogram's."""
+    """The empty axes of a figure: one per head and group of senders, those that carry labels, the histogram's."""
 
-    def __init__(self, canvas: Canvas, axes: list[Axes], n_columns: int, size: tuple[float, float]) -> None:
+    def __init__(self, canvas: Canvas, size: tuple[float, float]) -> None:
         self.canvas = canvas
-        self.axes = axes
-        self.n_columns = n_columns
         self.panel_width, self.panel_height = size
-        self.first_column = axes[::n_columns]
-        self.lowest = [axes[index] for index in range(len(axes)) if index + n_columns >= len(axes)]
+        self.axes: dict[tuple[int, int], Axes] = {}  # by (head, group)
+        self.first_column: list[Axes] = []
+        self.lowest: list[Axes] = []
+        self.labelled: dict[tuple[int, int], Axes] = {}
         self.histogram: Axes | None = None
-        self.labelled: Axes | None = None
 
 
-def _arrange(
-    receiver: str, heads: Sequence[int], styles: Mapping[str, tuple[str, str]], *, direct: bool, with_histogram: bool
-) -> _Panels:
-    """Return empty panels in a figure that has room for their labels and the key."""
-    senders = list(styles)
-    n_rows, n_columns = grid(len(heads), MOST_COLUMNS)
-    width, height = (2.9, 2.1) if len(heads) == 1 else (1.62, 1.35)
-    row_step = height + _PANEL_TITLE + _ROW_GAP
+def _panel_size(n_heads: int, n_labels: int) -> tuple[float, float]:
+    """Return width and height in inches of a panel beside which names have room."""
+    width, height = (2.9, 2.1) if n_heads == 1 else (1.62, 1.35)
+    return width, max(height, (n_labels - 1) * _LABEL_STEP + 2 * _HALF_LINE)
+
+
+def _groups(curves: Mapping[int, Mapping[str, _Curve]], senders: Sequence[str]) -> list[list[str]]:
+    """Return the senders in groups that can be told apart: one in their order, several by their highest mean."""
+    n_groups = -(-len(senders) // MOST_TOGETHER)
+    if n_groups == 1:
+        return [list(senders)]
+    highest = {
+        name: max(float(np.nanmax(of_head[name].mean)) for of_head in curves.values() if name in of_head)
+        for name in senders
+    }
+    ordered = sorted(senders, key=lambda name: -highest[name])
+    sizes = [len(senders) // n_groups + (group < len(senders) % n_groups) for group in range(n_groups)]
+    ends = np.cumsum(sizes).tolist()
+    return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _arrange(receiver: str, heads: Sequence[int], groups: Sequence[Sequence[str]], *, with_histogram: bool) -> _Panels:
+    """Return empty panels in a figure that has room for their labels."""
+    n_blocks, n_columns = grid(len(heads), MOST_COLUMNS)
+    width, height = _panel_size(len(heads), max(map(len, groups)))
+    block_step = _PANEL_TITLE + len(groups) * (height + _GROUP_GAP) - _GROUP_GAP + _ROW_GAP
     panels_width = n_columns * width + (n_columns - 1) * _COLUMN_GAP
-    panels_height = n_rows * row_step - _ROW_GAP
+    panels_height = n_blocks * block_step - _ROW_GAP
     below = _HISTOGRAM_GAP + _HISTOGRAM if with_histogram else 0.0
-
-    key_space = panels_height + below
-    columns = key_columns(len(senders), key_space)
-    beside = _LEADER + widest(senders) if direct else _KEY_GAP + key_width(senders, columns)
-    total_width = _LEFT + panels_width + beside + _RIGHT
+    total_width = _LEFT + panels_width + _LEADER + max(widest(group) for group in groups) + _RIGHT
     title = wrap(f"Receiver: {receiver}", total_width - 2 * _TOP)
     top = _TOP + text_height(title, TITLE_SIZE) + 0.05
-    key_overhang = 0.0 if direct else max(key_height(len(senders), columns) - key_space, 0.0)
-    canvas = Canvas.of_size(total_width, top + panels_height + below + _BOTTOM + key_overhang)
+    canvas = Canvas.of_size(total_width, top + panels_height + below + _BOTTOM)
     canvas.text(_TOP, _TOP, title, size=TITLE_SIZE, bold=True)
 
-    axes: list[Axes] = []
-    for index in range(len(heads)):
-        row, column = divmod(index, n_columns)
-        first = axes[0] if axes else None
-        panel = canvas.axes(
-            _LEFT + column * (width + _COLUMN_GAP),
-            top + row * row_step + _PANEL_TITLE,
-            width,
-            height,
-            share_x=first,
-            share_y=first,
-        )
-        panel.tick_params(labelleft=column == 0, labelbottom=index + n_columns >= len(heads))
-        axes.append(panel)
-    panels = _Panels(canvas, axes, n_columns, (width, height))
+    panels = _Panels(canvas, (width, height))
+    for index, head in enumerate(heads):
+        block, column = divmod(index, n_columns)
+        for group in range(len(groups)):
+            panel = canvas.axes(
+                _LEFT + column * (width + _COLUMN_GAP),
+                top + block * block_step + _PANEL_TITLE + group * (height + _GROUP_GAP),
+                width,
+                height,
+            )
+            panels.axes[head, group] = panel
+            if column == 0:
+                panels.first_column.append(panel)
+            if column == n_columns - 1 or head == heads[-1]:
+                panels.labelled[head, group] = panel
+        if index + n_columns >= len(heads):
+            panels.lowest.append(panel)
 
     if with_histogram:
-        above = panels.first_column[-1]
-        panels.histogram = canvas.axes(_LEFT, top + panels_height + _HISTOGRAM_GAP, width, _HISTOGRAM, share_x=above)
-        above.tick_params(labelbottom=False)
-        panels.lowest = [panel for panel in panels.lowest if panel is not above]
-    if direct:
-        panels.labelled = axes[n_columns - 1]
-    else:
-        handles = [Line2D([], [], color=color, marker=marker, markersize=3.5) for color, marker in styles.values()]
-        canvas.key(_LEFT + panels_width + _KEY_GAP, top + _PANEL_TITLE, handles, senders, n_columns=columns)
+        panels.histogram = canvas.axes(_LEFT, top + panels_height + _HISTOGRAM_GAP, width, _HISTOGRAM)
+        panels.lowest = [panel for panel in panels.lowest if panel is not panels.first_column[-1]]
     return panels
+
+
+def _attention_ticks(top: float) -> list[float]:
+    """Return round values from 0 to `top`."""
+    values = MaxNLocator(5, steps=_STEPS, min_n_ticks=3).tick_values(0.0, top)
+    return [float(value) for value in values if 0.0 <= value <= top * (1 + 1e-9)]
+
+
+def _draw_grid(axes: Axes, ticks: Sequence[float], max_distance: float) -> None:
+    """Draw faint lines at the ticks of the attention axis, as one artist."""
+    x = np.tile([0.0, max_distance, np.nan], len(ticks) - 1)
+    axes.add_line(Line2D(x, np.repeat(ticks[1:], 3), color="#e8e8e8", linewidth=0.5, zorder=0, label="_grid"))
 
 
 def _curves(rows: pd.DataFrame, senders: Sequence[str], bin_size: float) -> dict[int, dict[str, _Curve]]:
@@ -307,7 +330,7 @@ def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tu
     fills: list[tuple[float, float, float, float]] = []
     bars: list[NDArray[np.float64]] = []
     bar_colors: list[tuple[float, float, float, float]] = []
-    alpha = 0.2 if len(curves) <= MOST_DIRECT_LABELS else 0.1
+    alpha = 0.2 if len(curves) <= MOST_OPAQUE else 0.1
     for name, curve in curves.items():
         color, marker = styles[name]
         low, high = curve.mean - curve.sd, curve.mean + curve.sd
@@ -339,44 +362,46 @@ def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tu
 
 
 def _label_lines(
-    axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tuple[str, str]], height: float, width: float
+    axes: Axes,
+    senders: Sequence[str],
+    curves: Mapping[str, _Curve],
+    styles: Mapping[str, tuple[str, str]],
+    height: float,
+    width: float,
 ) -> None:
     """Name each line to the right of the panel, at the height of its end where names leave room."""
     bottom, top = axes.get_ylim()
     left, right = axes.get_xlim()
     ends: list[tuple[float, float, str]] = []  # (height of the end, x of the end, sender)
-    for name, curve in curves.items():
-        last = curve.runs()[-1].stop - 1
-        ends.append((float(curve.mean[last]), float(curve.left_edge[last]), name))
+    for name in senders:
+        if name in curves:
+            curve = curves[name]
+            last = curve.runs()[-1].stop - 1
+            ends.append((float(curve.mean[last]), float(curve.left_edge[last]), name))
+        else:  # this head has no line of it, but other heads have
+            ends.append((bottom, right, name))
     ends.sort()
     wanted = [(value - bottom) / (top - bottom) * height for value, _, _ in ends]
-    half = 0.5 * FONT_SIZE / POINTS_PER_INCH
-    placed = spread_apart(wanted, _LABEL_STEP, 0.0, height - half)
+    placed = spread_apart(wanted, _LABEL_STEP, 0.0, height - _HALF_LINE)
     for (value, x, name), position in zip(ends, placed, strict=True):
         color, marker = styles[name]
         corner = 1 + 0.05 / width  # leaders run flat to the edge of the panel, then slant to the name
-        axes.plot(
-            [(x - left) / (right - left), corner, 1 + _LABEL_DOT / width],
-            [(value - bottom) / (top - bottom), (value - bottom) / (top - bottom), position / height],
-            transform=axes.transAxes,
-            color=color,
-            linewidth=0.6,
-            linestyle=(0, (1.5, 1.5)),
-            clip_on=False,
-            zorder=2,
-            label="_leader",
-        )
-        axes.plot(
-            [1 + _LABEL_DOT / width],
-            [position / height],
-            transform=axes.transAxes,
-            color=color,
-            marker=marker,
-            markersize=3.0,
-            markeredgewidth=0.0,
-            clip_on=False,
-            zorder=3,
-            label="_dot",
+        axes.add_line(
+            Line2D(
+                [(x - left) / (right - left), corner, 1 + _LABEL_DOT / width],
+                [(value - bottom) / (top - bottom), (value - bottom) / (top - bottom), position / height],
+                transform=axes.transAxes,
+                color=color,
+                linewidth=0.6,
+                linestyle=(0, (1.5, 1.5)),
+                marker=marker,
+                markevery=[2],
+                markersize=3.0,
+                markeredgewidth=0.0,
+                clip_on=False,
+                zorder=2,
+                label="_leader",
+            )
         )
         axes.text(
             1 + _LEADER / width,

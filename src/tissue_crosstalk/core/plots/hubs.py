@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,7 +17,6 @@ from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError, listing
 from tissue_crosstalk.core.hubs import ISOLATED
 from tissue_crosstalk.core.plots._layout import (
-    POINTS_PER_INCH,
     Canvas,
     grid,
     key_columns,
@@ -31,6 +27,16 @@ from tissue_crosstalk.core.plots._layout import (
     text_width,
     widest,
     wrap,
+)
+from tissue_crosstalk.core.plots._tissue_panels import (
+    BELOW,
+    MOST_SECTIONS,
+    PANEL_GAP,
+    TITLE_HEIGHT,
+    Tissue,
+    TissuePanels,
+    draw_cells,
+    fitted,
 )
 from tissue_crosstalk.core.plots.hub_style import (
     DARK,
@@ -53,13 +59,9 @@ from tissue_crosstalk.core.plots.hub_style import (
 )
 from tissue_crosstalk.core.plots.style import FONT_SIZE, figure_style
 
-MOST_SECTIONS: Final = 12
 MOST_ANNOTATED: Final = 60
-MOST_SINGLY_COLORED: Final = 100_000
 
-# All in inches.
-_CELL_WIDTH: Final = 0.27
-_PANEL_GAP: Final = 0.14
+_CELL_WIDTH: Final = 0.27  # inches
 
 
 def plot_hub_composition(hubs: pd.DataFrame, *, order: Sequence[str] | None = None) -> Figure:
@@ -169,49 +171,13 @@ def plot_hub_map(
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
     ['hub 0 (1 cell)', 'isolated (1 cell)']
     """
-    points = np.asarray(coordinates, dtype=np.float64)
     given = np.asarray(hub_cluster)
-    if points.ndim != 2 or points.shape[1] not in (2, 3):
-        raise ParameterError(f"`coordinates` must have the shape (cell, 2) or (cell, 3). Got {points.shape} instead.")
-    points = points[:, :2]
-    n_cells = len(points)
-    where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section).astype(str)
-    for name, values in (("hub_cluster", given), ("section", where)):
-        if values.shape != (n_cells,):
-            raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {values.shape}.")
-    if n_cells == 0:
-        raise ParameterError("`coordinates` must hold at least one cell. Got none.")
-    if not np.isfinite(points).all():
-        raise ParameterError("`coordinates` must be finite. Got nan or inf.")
-    if most_sections < 1:
-        raise ParameterError(f"`most_sections` must be at least 1. Got {most_sections!r} instead.")
-
+    tissue = Tissue.of(
+        coordinates, section, values={"hub_cluster": given}, seed=seed, most_sections=most_sections
+    )  # fmt: skip
     hub = hub_numbers("`hub_cluster`", pd.Series(given))
-    sections, section_code, section_size = np.unique(where, return_inverse=True, return_counts=True)
-    largest = np.argsort(-section_size, kind="stable")[:most_sections]
-    drawn = sorted(largest.tolist(), key=lambda code: _natural(str(sections[code])))
-    members = [np.flatnonzero(section_code == code) for code in drawn]
-    generator = np.random.default_rng(seed)
-    members = [generator.permutation(cells) for cells in members]
     with figure_style():
-        titles = [] if section is None or len(sections) == 1 else [str(sections[code]) for code in drawn]
-        note = ""
-        if len(drawn) < len(sections):
-            note = f"The {len(drawn)} largest of {len(sections)} sections; counts are of all cells."
-        return _draw_map(
-            [points[cells] for cells in members],
-            [hub[cells] for cells in members],
-            sizes=Counter(hub.tolist()),
-            titles=titles,
-            note=note,
-            distance_unit=distance_unit,
-        )
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a sort key that puts "section 2" before "section 10"."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(0, int(part), "") if index % 2 else (1, 0, part.casefold()) for index, part in enumerate(parts)]
+        return _draw_map(tissue, hub, distance_unit=distance_unit)
 
 
 def _cells(count: int) -> str:
@@ -272,114 +238,40 @@ def _draw_composition(
     return canvas.figure
 
 
-def _draw_map(
-    points: Sequence[NDArray[np.float64]],
-    hubs: Sequence[NDArray[np.int64]],
-    *,
-    sizes: Mapping[int, int],
-    titles: Sequence[str],
-    note: str,
-    distance_unit: str,
-) -> Figure:
-    """Draw one panel per section: `points` (cell, 2) and `hubs` (cell,) of each; `sizes` are those of all hubs."""
+def _draw_map(tissue: Tissue, hub: NDArray[np.int64], *, distance_unit: str) -> Figure:
+    """Draw one panel per section; `hub` is of shape (cell,)."""
+    sizes = Counter(hub.tolist())
     palette = hub_palette(sizes)
-    labels = [_name_and_size(hub, sizes[hub]) for hub in palette]
-    low = np.array([cells.min(axis=0) for cells in points])  # (section, axis)
-    high = np.array([cells.max(axis=0) for cells in points])
-    extent = (high - low).max(axis=0)
-    extent = np.maximum(extent, max(float(extent.max()), 1e-9) / 4)  # a tissue may be a single row of cells
-    span = extent * 1.04
-    n_rows, n_columns = grid(len(points), 1 if len(points) == 1 else (3 if len(points) <= 6 else 4))
-    area = {1: 16.0, 2: 6.5, 3: 5.0}.get(n_columns, 3.2)  # square inches of a panel
-    width = math.sqrt(area * span[0] / span[1])
-    height = area / width
-    title_height = 0.2 if titles else 0.0
-    row_step = height + title_height + _PANEL_GAP
-    panels_width = n_columns * width + (n_columns - 1) * _PANEL_GAP
-    panels_height = n_rows * row_step - _PANEL_GAP
-    below = 0.34
+    labels = [_name_and_size(one, sizes[one]) for one in palette]
+    n_panels = len(tissue.cells)
+    n_rows, n_columns = grid(n_panels, 1 if n_panels == 1 else (3 if n_panels <= 6 else 4))
+    panels = TissuePanels(tissue, {1: 16.0, 2: 6.5, 3: 5.0}.get(n_columns, 3.2))
+    title_height = TITLE_HEIGHT if tissue.names else 0.0
+    row_step = panels.height + title_height + PANEL_GAP
+    panels_width = n_columns * panels.width + (n_columns - 1) * PANEL_GAP
+    panels_height = n_rows * row_step - PANEL_GAP
 
-    columns = key_columns(len(labels), panels_height - title_height + below)
+    columns = key_columns(len(labels), panels_height - title_height + BELOW)
     total_width = MARGIN + panels_width + KEY_GAP + key_width(labels, columns) + MARGIN
+    note = tissue.note("counts are of all cells")
     note = wrap(note, total_width - 2 * MARGIN, FONT_SIZE) if note else ""
     above = MARGIN + (text_height(note, FONT_SIZE) + 0.06 if note else 0.0)
-    overhang = max(key_height(len(labels), columns) - (panels_height - title_height + below), 0.0)
-    canvas = Canvas.of_size(total_width, above + panels_height + below + overhang)
+    overhang = max(key_height(len(labels), columns) - (panels_height - title_height + BELOW), 0.0)
+    canvas = Canvas.of_size(total_width, above + panels_height + BELOW + overhang)
     if note:
         canvas.text(MARGIN, MARGIN, note)
 
-    densest = max(len(cells) for cells in points)
-    filled = 0.5 * width * height * POINTS_PER_INCH**2 * float(np.prod(extent / span))
-    size = float(np.clip(filled / densest, 0.05, 24.0))  # square points; cells of the densest section fill half of it
     shades = to_rgba_array([*hub_colors(max(palette) + 1), ISOLATED_COLOR])  # the last is that of hub -1
-    for index, (cells, hub) in enumerate(zip(points, hubs, strict=True)):
+    for index, (own, points) in enumerate(zip(tissue.cells, tissue.points, strict=True)):
         row, column = divmod(index, n_columns)
-        axes = canvas.axes(MARGIN + column * (width + _PANEL_GAP), above + row * row_step + title_height, width, height)
-        _scatter(axes, cells, hub, shades, size)
-        # Sections may lie anywhere in one system of coordinates: each is in the middle of its panel.
-        middle = (low[index] + high[index]) / 2
-        axes.set(
-            xlim=(middle[0] - span[0] / 2, middle[0] + span[0] / 2),
-            ylim=(middle[1] - span[1] / 2, middle[1] + span[1] / 2),
-            xticks=[],
-            yticks=[],
+        axes = panels.axes(
+            canvas, index, MARGIN + column * (panels.width + PANEL_GAP), above + row * row_step + title_height
         )
-        axes.set_aspect("equal", adjustable="box")
-        axes.spines[:].set_visible(False)
-        if titles:
-            axes.set_title(_fitted(titles[index], width), y=1.0)
-        if index + n_columns >= len(points) and column == 0:
-            _draw_scale_bar(axes, float(span[0]), height, distance_unit)
+        draw_cells(axes, points, hub[own], shades, panels.dot)
+        if tissue.names:
+            axes.set_title(fitted(tissue.names[index], panels.width), y=1.0)
+        if index + n_columns >= n_panels and column == 0:
+            panels.scale_bar(axes, distance_unit)
     handles = [Line2D([], [], color=color, marker="o", markersize=4.5, linestyle="none") for color in palette.values()]
     canvas.key(MARGIN + panels_width + KEY_GAP, above + title_height + 0.03, handles, labels, n_columns=columns)
     return canvas.figure
-
-
-def _scatter(
-    axes: Axes, cells: NDArray[np.float64], hub: NDArray[np.int64], shades: NDArray[np.float64], size: float
-) -> None:
-    """Draw cells (cell, 2) in their order, isolated ones first; many in blocks of one colour, six times as fast."""
-    isolated, others = np.flatnonzero(hub == ISOLATED), np.flatnonzero(hub != ISOLATED)
-    parts = [(isolated, shades[ISOLATED])]
-    if len(others) <= MOST_SINGLY_COLORED:
-        parts.append((others, shades[hub[others]]))
-    else:
-        for block in np.array_split(others, 10):  # cells come in random order: no hub hides another
-            parts.extend((block[hub[block] == one], shades[one]) for one in np.unique(hub[block]))
-    for own, color in parts:
-        if len(own):
-            axes.scatter(cells[own, 0], cells[own, 1], s=size, color=color, linewidths=0, marker="o", rasterized=True)
-
-
-def _fitted(title: str, width: float) -> str:
-    """Return a title cut to a width in inches."""
-    length = 40
-    while length > 6 and text_width(shorten(title, length)) > width:
-        length -= 1
-    return shorten(title, length)
-
-
-def _draw_scale_bar(axes: Axes, span: float, height: float, distance_unit: str) -> None:
-    """Draw a bar of a round length below a panel that is `span` units wide and `height` inches tall."""
-    power = 10.0 ** math.floor(math.log10(span / 3))
-    length = max(factor * power for factor in (1, 2, 5) if factor * power <= span / 3)
-    share = length / span
-    axes.plot(
-        [0.0, share],
-        [-0.06 / height] * 2,
-        transform=axes.transAxes,
-        color=DARK,
-        linewidth=1.5,
-        solid_capstyle="butt",
-        clip_on=False,
-        label="_scale",
-    )
-    axes.text(
-        0.0,
-        -0.1 / height,
-        f"{length:g} {distance_unit}".strip(),
-        transform=axes.transAxes,
-        ha="left",
-        va="top",
-        parse_math=False,
-    )

@@ -87,6 +87,7 @@ _METADATA: Final[Mapping[str, Mapping[str, None]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
+_PNG_COMPRESSION: Final = 4  # of 9: twice as fast as the usual 6, for a few percent more bytes
 _LONGEST_STEM: Final = 100  # bytes; file systems allow 255, and suffixes and temporary names are to be added
 _WINDOWS_DEVICES: Final = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
@@ -143,7 +144,8 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
     if dpi <= 0:
         raise ParameterError(f"`dpi` must be positive. Got {dpi!r} instead.")
     with whole_file(target) as unfinished, figure_style():
-        figure.savefig(unfinished, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
+        options: dict[str, Any] = {"pil_kwargs": {"compress_level": _PNG_COMPRESSION}} if kind == "png" else {}
+        figure.savefig(unfinished, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]), **options)
     return target
 
 

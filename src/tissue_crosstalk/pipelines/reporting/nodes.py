@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tissue_crosstalk.params import HubsParams, ReportingParams, TissueParams
+from tissue_crosstalk.params import HubsParams, ReportingParams, TissueParams, network_threshold
+from tissue_crosstalk.pipelines.metrics import Metric, single
 
 # Kedro evaluates the annotations of a node to find its typed parameters: heavy types are names without a value then.
 if TYPE_CHECKING:
@@ -30,24 +31,49 @@ def choose_colors(
     return tissue_palette(tissue, reading.keys(model.keys).labels_key, model.cell_types, params.palette)
 
 
-def bin_attention(
+def profile_attention(
+    attention_patterns: pads.Dataset,
     flavored_attention: pads.Dataset,
     nn_idxs: pads.Dataset,
     nn_dists: pads.Dataset,
     cells: pads.Dataset,
     params: ReportingParams,
-) -> dict[str, DistanceBins]:
-    """Aggregate attention by receiver, sender, head and distance."""
-    from tissue_crosstalk.core.summary import bin_stored_attention
+    hubs: HubsParams,
+) -> tuple[dict[str, DistanceBins], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Sum up attention by distance, pair of types, head and cell, and compare flavors."""
+    from tissue_crosstalk.core.stored_profiles import profile_stored_attention
 
-    return bin_stored_attention(
-        flavored_attention, nn_idxs, nn_dists, cells, max_distance=params.max_distance, bin_size=params.bin_size
+    profiles = profile_stored_attention(
+        attention_patterns,
+        flavored_attention,
+        nn_idxs,
+        nn_dists,
+        cells,
+        max_distance=params.max_distance,
+        bin_size=params.bin_size,
+        strong_quantile=hubs.attention_quantile_threshold,
+        thresholds_per=hubs.thresholds_per,
     )
+    return (
+        profiles.distance_bins,
+        profiles.by_pair,
+        profiles.by_head,
+        profiles.by_cell,
+        profiles.head_profile,
+        profiles.flavor_agreement,
+    )
+
+
+def measure_heads(evenness_of_heads: pd.DataFrame) -> dict[str, Metric]:
+    """Return the share of the dummy slot and the evenness of attention, of all heads and of each."""
+    from tissue_crosstalk.core.stored_profiles import profile_metrics
+
+    return single(dict(profile_metrics(evenness_of_heads)))
 
 
 def tabulate_attention(distance_bins: dict[str, DistanceBins], params: ReportingParams) -> pd.DataFrame:
     """Return the aggregated attention as a table."""
-    from tissue_crosstalk.core.summary import binned_table
+    from tissue_crosstalk.core.stored_profiles import binned_table
 
     return binned_table(distance_bins, params.min_bin_count)
 
@@ -65,8 +91,70 @@ def summarize_attention(
         min_bin_count=params.min_bin_count,
         sel_head=params.sel_head,
         plot_histogram=params.plot_histogram,
-        suffixes=(".png", ".svg") if params.save_svg else (".png",),
+        distance_unit=params.distance_unit,
     )
+
+
+def draw_matrices(attention_by_pair: pd.DataFrame, colors: dict[str, str]) -> dict[str, Figure]:
+    """Draw mean and strong attention of every pair of types, one figure per flavor."""
+    from tissue_crosstalk.core import flavor_figures
+
+    return flavor_figures.draw_matrices(attention_by_pair, colors)
+
+
+def draw_networks(
+    attention_by_pair: pd.DataFrame, colors: dict[str, str], params: ReportingParams, hubs: HubsParams
+) -> dict[str, Figure]:
+    """Draw which types attend strongly to which, one figure per flavor."""
+    from tissue_crosstalk.core import flavor_figures
+
+    return flavor_figures.draw_networks(attention_by_pair, colors, threshold=network_threshold(params, hubs))
+
+
+def draw_maps(attention_by_cell: pd.DataFrame, cells: pads.Dataset, params: ReportingParams) -> dict[str, Figure]:
+    """Draw where in the tissue attention is received and sent, one figure per flavor."""
+    from tissue_crosstalk.core import flavor_figures
+    from tissue_crosstalk.core.stored import Cells
+
+    return flavor_figures.draw_maps(attention_by_cell, Cells.read(cells), distance_unit=params.distance_unit)
+
+
+def draw_heads(evenness_of_heads: pd.DataFrame, attention_by_head: pd.DataFrame, colors: dict[str, str]) -> Figure:
+    """Draw how evenly each head attends, how much it leaves to the dummy slot, and which pairs it serves."""
+    from tissue_crosstalk.core.plots.head_profile import plot_head_profile
+    from tissue_crosstalk.core.terms import FLAVOR, VANILLA
+
+    vanilla = attention_by_head[attention_by_head[FLAVOR] == VANILLA]
+    return plot_head_profile(evenness_of_heads, vanilla, colors)
+
+
+def draw_flavors(agreement_of_flavors: pd.DataFrame, colors: dict[str, str]) -> Figure:
+    """Draw how alike the flavors rank the edges."""
+    from tissue_crosstalk.core.plots.flavor_agreement import plot_flavor_agreement
+
+    return plot_flavor_agreement(agreement_of_flavors, colors)
+
+
+def draw_distances(distance_bins: dict[str, DistanceBins], colors: dict[str, str], params: ReportingParams) -> Figure:
+    """Draw how far away the neighbors of each receiver type are."""
+    from tissue_crosstalk.core.plots.distance_histograms import plot_distance_histograms
+
+    bins = next(iter(distance_bins.values()))  # every flavor is of the same edges
+    return plot_distance_histograms(
+        bins.distance_histogram(),
+        colors,
+        max_distance=bins.max_distance,
+        bin_size=bins.bin_size,
+        beyond=bins.elsewhere(),
+        distance_unit=params.distance_unit,
+    )
+
+
+def draw_training(training_history: pd.DataFrame) -> Figure:
+    """Draw the losses of the training by epoch."""
+    from tissue_crosstalk.core.plots.training_history import plot_training_history
+
+    return plot_training_history(training_history)
 
 
 def draw_hub_composition(hubs: pd.DataFrame) -> Figure:
@@ -76,7 +164,7 @@ def draw_hub_composition(hubs: pd.DataFrame) -> Figure:
     return plot_hub_composition(hubs)
 
 
-def draw_hub_map(hubs: pd.DataFrame, cells: pads.Dataset) -> Figure:
+def draw_hub_map(hubs: pd.DataFrame, cells: pads.Dataset, params: ReportingParams) -> Figure:
     """Draw where in the tissue the hubs lie."""
     from tissue_crosstalk.core.plots.hubs import plot_hub_map
     from tissue_crosstalk.core.stored import Cells
@@ -89,6 +177,7 @@ def draw_hub_map(hubs: pd.DataFrame, cells: pads.Dataset) -> Figure:
         known.coordinates[positions],
         hubs[HUB_CLUSTER].to_numpy(),
         None if sections is None else sections[positions],
+        distance_unit=params.distance_unit,
     )
 
 
@@ -143,3 +232,10 @@ def annotate(
     from tissue_crosstalk.core.annotation import annotate_tissue
 
     return annotate_tissue(tissue, hubs, hub_selection, flavored_attention, nn_idxs, cells, params.flavor)
+
+
+def write_report(**results: Any) -> str:
+    """Put figures, tables and facts of the study in one page."""
+    from tissue_crosstalk.core.report import StudyResults, render_report, study_report
+
+    return render_report(study_report(StudyResults(**results)))

@@ -1,0 +1,254 @@
+"""Cells where they lie in the tissue: a panel per section, all of one scale, with dots that fit their number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.plots._layout import POINTS_PER_INCH, Canvas, shorten, text_width
+from tissue_crosstalk.core.plots.hub_style import DARK
+
+MOST_SECTIONS: Final = 12
+MOST_SINGLY_COLORED: Final = 100_000
+
+# All in inches.
+PANEL_GAP: Final = 0.14
+TITLE_HEIGHT: Final = 0.2
+BELOW: Final = 0.34
+"""Room for the scale bar."""
+
+_N_BLOCKS: Final = 10
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """The sections to draw, in natural order of their names, and their cells, in random order.
+
+    Attributes
+    ----------
+    cells
+        For each section, where its cells are in the arrays given: an array of shape (cell of the section,).
+    points
+        For each section, coordinates of these cells: an array of shape (cell of the section, 2).
+    names
+        Names of the sections, or nothing where there is one only.
+    n_sections
+        How many sections there are, drawn or not.
+    """
+
+    cells: Sequence[NDArray[np.int64]]
+    points: Sequence[NDArray[np.float64]]
+    names: Sequence[str]
+    n_sections: int
+
+    @classmethod
+    def of(
+        cls,
+        coordinates: ArrayLike,
+        section: ArrayLike | None,
+        *,
+        values: Mapping[str, NDArray[np.generic]],
+        seed: int,
+        most_sections: int,
+    ) -> Tissue:
+        """Return the largest sections, with their cells in random order.
+
+        Parameters
+        ----------
+        coordinates
+            Coordinates of shape (cell, 2) or (cell, 3), of which the first two are drawn.
+        section
+            Section of each cell, of shape (cell,). None: all cells are of one section.
+        values
+            What else must have the shape (cell,), by the name of its parameter.
+        seed
+            Seed of the order of cells.
+        most_sections
+            How many sections to keep.
+
+        Returns
+        -------
+        Tissue
+            Sections and cells to draw.
+
+        Raises
+        ------
+        ParameterError
+            If shapes do not fit together, there is no cell, a coordinate is not finite, or `most_sections` is below 1.
+
+        Examples
+        --------
+        >>> tissue = Tissue.of([[0.0, 0.0], [1.0, 2.0]], ["s10", "s2"], values={}, seed=0, most_sections=9)
+        >>> tissue.names, [cells.tolist() for cells in tissue.cells]
+        (['s2', 's10'], [[1], [0]])
+        """
+        points = np.asarray(coordinates, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] not in (2, 3):
+            raise ParameterError(
+                f"`coordinates` must have the shape (cell, 2) or (cell, 3). Got {points.shape} instead."
+            )
+        points = points[:, :2]
+        n_cells = len(points)
+        where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section).astype(str)
+        for name, given in {**values, "section": where}.items():
+            if given.shape != (n_cells,):
+                raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {given.shape}.")
+        if n_cells == 0:
+            raise ParameterError("`coordinates` must hold at least one cell. Got none.")
+        if not np.isfinite(points).all():
+            raise ParameterError("`coordinates` must be finite. Got nan or inf.")
+        if most_sections < 1:
+            raise ParameterError(f"`most_sections` must be at least 1. Got {most_sections!r} instead.")
+
+        sections, section_code, section_size = np.unique(where, return_inverse=True, return_counts=True)
+        largest = np.argsort(-section_size, kind="stable")[:most_sections]
+        drawn = sorted(largest.tolist(), key=lambda code: _natural(str(sections[code])))
+        generator = np.random.default_rng(seed)
+        cells = [generator.permutation(np.flatnonzero(section_code == code)) for code in drawn]
+        return cls(
+            cells=cells,
+            points=[points[own] for own in cells],
+            names=[] if section is None or len(sections) == 1 else [str(sections[code]) for code in drawn],
+            n_sections=len(sections),
+        )
+
+    def note(self, addition: str) -> str:
+        """Return what to say of sections that are not drawn, with an addition; empty where all are."""
+        if len(self.cells) == self.n_sections:
+            return ""
+        return f"The {len(self.cells)} largest of {self.n_sections} sections; {addition}."
+
+
+class TissuePanels:
+    """How to draw the sections of a tissue: size and limits of panels, and size of dots.
+
+    Parameters
+    ----------
+    tissue
+        What to draw.
+    area
+        Area of a panel, in square inches.
+
+    Attributes
+    ----------
+    width
+        Width of a panel, in inches.
+    height
+        Height of a panel, in inches.
+    dot
+        Area of a dot, in square points, such that the cells of the densest section fill half of their panel.
+    """
+
+    def __init__(self, tissue: Tissue, area: float) -> None:
+        low = np.array([cells.min(axis=0) for cells in tissue.points])  # (section, axis)
+        high = np.array([cells.max(axis=0) for cells in tissue.points])
+        extent = (high - low).max(axis=0)
+        extent = np.maximum(extent, max(float(extent.max()), 1e-9) / 4)  # a tissue may be a single row of cells
+        self._span = extent * 1.04
+        # Sections may lie anywhere in one system of coordinates: each is in the middle of its panel.
+        self._middle = (low + high) / 2
+        self.width = math.sqrt(area * self._span[0] / self._span[1])
+        self.height = area / self.width
+        densest = max(len(cells) for cells in tissue.points)
+        filled = 0.5 * self.width * self.height * POINTS_PER_INCH**2 * float(np.prod(extent / self._span))
+        self.dot = float(np.clip(filled / densest, 0.05, 24.0))
+
+    def axes(self, canvas: Canvas, index: int, left: float, top: float) -> Axes:
+        """Add the empty panel of a section, with its upper left corner at (left, top), in inches."""
+        axes = canvas.axes(left, top, self.width, self.height)
+        (x, y), (x_span, y_span) = self._middle[index], self._span
+        axes.set(
+            xlim=(x - x_span / 2, x + x_span / 2), ylim=(y - y_span / 2, y + y_span / 2), xticks=[], yticks=[]
+        )  # fmt: skip
+        axes.set_autoscale_on(False)
+        axes.set_aspect("equal", adjustable="box")
+        axes.spines[:].set_visible(False)
+        return axes
+
+    def scale_bar(self, axes: Axes, distance_unit: str) -> None:
+        """Draw a bar of a round length below a panel."""
+        span = float(self._span[0])
+        power = 10.0 ** math.floor(math.log10(span / 3))
+        length = max(factor * power for factor in (1, 2, 5) if factor * power <= span / 3)
+        axes.plot(
+            [0.0, length / span],
+            [-0.06 / self.height] * 2,
+            transform=axes.transAxes,
+            color=DARK,
+            linewidth=1.5,
+            solid_capstyle="butt",
+            clip_on=False,
+            label="_scale",
+        )
+        axes.text(
+            0.0,
+            -0.1 / self.height,
+            f"{length:g} {distance_unit}".strip(),
+            transform=axes.transAxes,
+            ha="left",
+            va="top",
+            parse_math=False,
+        )
+
+
+def draw_cells(
+    axes: Axes,
+    cells: NDArray[np.float64],
+    code: NDArray[np.int64],
+    shades: NDArray[np.float64],
+    area: float,
+    *,
+    generator: np.random.Generator | None = None,
+) -> None:
+    """Draw cells in their order, as an image: those of code -1 first, many in blocks of one colour, which is faster.
+
+    Parameters
+    ----------
+    axes
+        Where to.
+    cells
+        Coordinates of shape (cell, 2), in random order.
+    code
+        Which of the shades each cell has, of shape (cell,); -1 for those that lie beneath all others.
+    shades
+        Colours of shape (code, rgba); the last is that of -1.
+    area
+        Area of a dot, in square points.
+    generator
+        Draws the order of colours in a block. None: ascending codes.
+    """
+    beneath, others = np.flatnonzero(code == -1), np.flatnonzero(code != -1)
+    parts = [(beneath, shades[-1])]
+    if len(others) <= MOST_SINGLY_COLORED:
+        parts.append((others, shades[code[others]]))
+    else:
+        for block in np.array_split(others, _N_BLOCKS):  # cells come in random order: no colour hides another
+            codes = np.unique(code[block])
+            if generator is not None:
+                codes = generator.permutation(codes)
+            parts.extend((block[code[block] == one], shades[one]) for one in codes)
+    for own, color in parts:
+        if len(own):
+            axes.scatter(cells[own, 0], cells[own, 1], s=area, color=color, linewidths=0, marker="o", rasterized=True)
+
+
+def fitted(title: str, width: float) -> str:
+    """Return a title cut to a width in inches."""
+    length = 40
+    while length > 6 and text_width(shorten(title, length)) > width:
+        length -= 1
+    return shorten(title, length)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts "section 2" before "section 10"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part), "") if index % 2 else (1, 0, part.casefold()) for index, part in enumerate(parts)]
