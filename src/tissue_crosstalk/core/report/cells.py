@@ -110,7 +110,7 @@ def format_float(value: float) -> str:
 
 def _column(name: str, series: pd.Series) -> Column:
     """Return one column, by the type of its values rather than its dtype: columns of objects are common."""
-    values = list(series)
+    values = list(series.array)  # a series itself makes floats of float32
     missing = [bool(pd.api.types.is_scalar(value) and pd.isna(value)) for value in values]
     present = [value for value, absent in zip(values, missing, strict=True) if not absent]
     is_number = (
