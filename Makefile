@@ -5,7 +5,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 .PHONY: help install run test lint unit real viz ui
 
@@ -33,14 +32,14 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED)  ## The tests but for the slow and the real-data ones, which CI runs as well
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not real_data") $(ARGS)
+unit: $(INSTALLED)  ## The tests but for the slow, the browser's and the real-data ones, which CI runs as well
+	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not browser and not real_data") $(ARGS)
 
-real: $(INSTALLED)  ## All tests, the slow and the real-data ones, too
+real: $(INSTALLED)  ## All tests, the slow, the browser's and the real-data ones, too
 	$(BIN)/python -m pytest $(ARGS)
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run
 
-ui: $(INSTALLED)  ## Look at the runs in a browser, at http://127.0.0.1:5000/#/experiments/1/runs
-	$(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+ui: $(INSTALLED)  ## Look at the runs in a browser (ARGS="--port 5001 --no-browser")
+	$(BIN)/python -m tissue_crosstalk.ui $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tissue_crosstalk.core.files import whole_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from kedro_datasets._typing import JSONPreview
 
     Base = AbstractVersionedDataset[AnnData, AnnData]
 else:
@@ -121,6 +123,26 @@ class AnnDataDataset(Base):
                 local = Path(folder) / "tissue.h5ad"
                 data.write_h5ad(local, **self._save_args)
                 self._fs.put(str(local), path)
+
+    def preview(self) -> JSONPreview:
+        """Return how many cells and genes there are, and the names of what else is in the file."""
+        import anndata
+        from kedro_datasets._typing import JSONPreview
+
+        path = get_filepath_str(self._get_load_path(), self._protocol)
+        # On disk: a preview must not read the expression of a million cells.
+        tissue = anndata.read_h5ad(path, backed="r") if self._protocol == "file" else self.load()
+        held = {part: sorted(getattr(tissue, part).keys()) for part in ("obsm", "obsp", "layers", "uns")}
+        description = {
+            "cells": tissue.n_obs,
+            "genes": tissue.n_vars,
+            "obs": list(map(str, tissue.obs.columns)),
+            "var": list(map(str, tissue.var.columns)),
+            **held,
+        }
+        if tissue.isbacked:
+            tissue.file.close()
+        return JSONPreview(json.dumps(description))
 
     @property
     def filepath(self) -> PurePosixPath:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import listing
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.plots.hub_style import hub_name
 from tissue_crosstalk.core.plots.style import unique_file_names
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 STRONGEST_PAIRS: Final = 5
 MARKERS_PER_HUB: Final = 10
 MOST_GALLERY_BYTES: Final = 12 * 2**20
-"""Figures of attention against distance that are in the page; those of further flavors are left in their folder."""
+"""Figures that are in the page beside those that every report has; others are left in their folders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +230,7 @@ def _model(results: StudyResults) -> Iterator[Block]:
         | {
             "trained by": model.origin,
             "genes": f"{len(model.genes):,}",
-            "cell types": listing(list(model.cell_types), most=40),
+            "cell types": ", ".join(model.cell_types),
             "neighbors per cell in training": str(model.n_neighbors),
             "expression": "log-normalised as it came"
             if model.preprocessing.log_normalised
@@ -254,26 +253,15 @@ def _attention(results: StudyResults, cells: Cells) -> Iterator[Block]:
         (
             "A receiver attends to senders, its neighbors. Value-, info- and gene-weighted attention multiplies "
             "vanilla attention by the size of what the sender says, before and after the output projection, and in "
-            "terms of genes. Attention says what a model uses to predict expression; by itself it proves no signalling.",
+            "terms of genes. Attention says what a model predicts expression from; by itself it proves no signalling.",
         )
     )
-    for flavor in results.flavors:
-        if flavor in results.attention_matrices:
-            yield FigureBlock(
-                results.attention_matrices[flavor],
-                f"Matrices of senders by receivers in {flavor} attention: mean, and share of strong edges. "
-                f"{_strongest_in_words(results, flavor)}",
-                f"Who attends to whom: {flavor} attention, its mean and the share of edges on which it is strong.",
-            )
-    others = [flavor for flavor in results.flavors[1:] if flavor in results.interaction_networks]
-    if others:
-        yield Gallery("Networks in the other flavors", tuple(_network(results, flavor) for flavor in others))
+    yield _matrix(results, results.flavor)
     yield Table(
         "Attention by pair of types",
-        results.attention_by_pair,
+        _ordered_pairs(results),
         "mean: over edges and heads. strong_edges: maximum over heads above the threshold of the receiver type.",
     )
-    yield from _summaries(results, cells)
     yield FigureBlock(
         results.profile_of_heads,
         "What each head does: evenness of its attention, share of the dummy slot, and the pairs of types it serves.",
@@ -286,48 +274,59 @@ def _attention(results: StudyResults, cells: Cells) -> Iterator[Block]:
         f"Rank correlations between flavors. {_agreement_in_words(results)}",
         "How alike the flavors rank the edges (Spearman's correlation), over all receivers and by receiver type.",
     )
-    for flavor in results.flavors:
-        if flavor in results.attention_maps:
-            yield FigureBlock(
-                results.attention_maps[flavor],
-                f"Two maps of the tissue: {flavor} attention that each cell receives, and that it sends.",
-                f"Where in the tissue {flavor} attention is received and sent, mean over heads.",
-            )
+    yield _map(results, results.flavor)
+    yield from _galleries(results, cells)
 
 
-def _summaries(results: StudyResults, cells: Cells) -> Iterator[Block]:
-    """Yield attention against distance, a gallery per flavor while they are not too large for one page."""
-    stems = unique_file_names(cells.cell_types)
+def _galleries(results: StudyResults, cells: Cells) -> Iterator[Block]:
+    """Yield what there is more than once, the rest of it being left in folders where the page would grow too large."""
+    first, *others = results.flavors
+    galleries = [
+        ("attention_summaries", _summaries(results, cells, first)),
+        ("interaction_networks", Gallery("Networks in the other flavors", _of_each(_network, results, others))),
+        ("attention_matrices", Gallery("Matrices in the other flavors", _of_each(_matrix, results, others))),
+        *(("attention_summaries", _summaries(results, cells, flavor)) for flavor in others),
+        ("attention_maps", Gallery("Maps in the other flavors", _of_each(_map, results, others))),
+    ]
     n_bytes, left_out = 0, []
-    for flavor in results.flavors:
-        figures = []
-        for receiver, stem in stems.items():
-            pattern = re.compile(rf"{re.escape(f'{flavor}_{stem}')}(?:_head(\d+))?")
-            exact = results.attention_summaries.get(f"{flavor}_{stem}")
-            found = (
-                [exact]
-                if exact is not None
-                else [png for name, png in results.attention_summaries.items() if pattern.fullmatch(name)]
-            )
-            figures += [
-                FigureBlock(
-                    png,
-                    f"{flavor} attention of receivers of type {receiver} against distance, a panel for each head, "
-                    "a line for each sender type.",
-                    f"{receiver} as receiver: {flavor} attention against distance, mean and standard deviation.",
-                )
-                for png in found
-            ]
-        size = sum(len(figure.png) for figure in figures)
-        if figures and (flavor == results.flavor or n_bytes + size <= MOST_GALLERY_BYTES):
+    for folder, gallery in galleries:
+        size = sum(len(figure.png) for figure in gallery.figures)
+        if size and n_bytes + size <= MOST_GALLERY_BYTES:
             n_bytes += size
-            yield Gallery(f"Attention against distance: {flavor}", tuple(figures))
-        elif figures:
-            left_out.append(flavor)
+            yield gallery
+        elif size:
+            left_out.append(f"{gallery.title} (folder {folder})")
     if left_out:
-        yield Text(
-            (f"Attention against distance in the flavors {listing(left_out)} is in the folder attention_summaries.",)
+        yield Text((f"Too large for this page, and left in the study's folder: {'; '.join(left_out)}.",))
+
+
+def _of_each(
+    draw: Callable[[StudyResults, str], FigureBlock], results: StudyResults, flavors: Sequence[str]
+) -> tuple[FigureBlock, ...]:
+    return tuple(draw(results, flavor) for flavor in flavors)
+
+
+def _summaries(results: StudyResults, cells: Cells, flavor: str) -> Gallery:
+    """Return attention against distance in one flavor, a figure for each receiver type."""
+    figures = []
+    for receiver, stem in unique_file_names(cells.cell_types).items():
+        name = f"{flavor}_{stem}"
+        of_one_head = re.compile(rf"{re.escape(name)}_head\d+")
+        found = (
+            [name]
+            if name in results.attention_summaries
+            else filter(of_one_head.fullmatch, results.attention_summaries)
         )
+        figures += [
+            FigureBlock(
+                results.attention_summaries[key],
+                f"{flavor} attention of receivers of type {receiver} against distance, a panel for each head, a line "
+                "for each sender type.",
+                f"{receiver} as receiver: {flavor} attention against distance, mean and standard deviation.",
+            )
+            for key in found
+        ]
+    return Gallery(f"Attention against distance: {flavor}", tuple(figures))
 
 
 def _hubs(results: StudyResults) -> Iterator[Block]:
@@ -416,6 +415,23 @@ def _network(results: StudyResults, flavor: str) -> FigureBlock:
     )
 
 
+def _matrix(results: StudyResults, flavor: str) -> FigureBlock:
+    return FigureBlock(
+        results.attention_matrices[flavor],
+        f"Matrices of senders by receivers in {flavor} attention: mean, and share of strong edges. "
+        f"{_strongest_in_words(results, flavor)}",
+        f"Who attends to whom: {flavor} attention, its mean and the share of edges on which it is strong.",
+    )
+
+
+def _map(results: StudyResults, flavor: str) -> FigureBlock:
+    return FigureBlock(
+        results.attention_maps[flavor],
+        f"Two maps of the tissue: {flavor} attention that each cell receives, and that it sends.",
+        f"Where in the tissue {flavor} attention is received and sent, mean over heads.",
+    )
+
+
 def _hub_map(results: StudyResults) -> FigureBlock:
     return FigureBlock(
         results.hub_map, "Map of the tissue, cells in the colours of their hubs.", "Where in the tissue the hubs lie."
@@ -424,6 +440,13 @@ def _hub_map(results: StudyResults) -> FigureBlock:
 
 def _pairs_of(by_pair: pd.DataFrame, flavor: str) -> pd.DataFrame:
     return by_pair[by_pair[terms.FLAVOR] == flavor]
+
+
+def _ordered_pairs(results: StudyResults) -> pd.DataFrame:
+    """Return the pairs by flavor, those with the largest shares of strong edges first."""
+    parts = [_pairs_of(results.attention_by_pair, flavor) for flavor in results.flavors]
+    ordered = pd.concat([part.sort_values("strong_share", ascending=False, kind="stable") for part in parts])
+    return ordered[[terms.FLAVOR, *(column for column in ordered.columns if column != terms.FLAVOR)]]
 
 
 def _strongest_in_words(results: StudyResults, flavor: str) -> str:
