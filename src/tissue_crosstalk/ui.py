@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _show(run_list(store, store), open_browser=not given.no_browser)
         return
     server = f"http://127.0.0.1:{given.port}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # or the server would outlive this program
     process = serve(store, given.port)
     try:
         wait_for(server, process)
