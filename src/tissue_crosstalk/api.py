@@ -521,12 +521,9 @@ class AttentionModule:
             sel_head=sel_head,
             plot_histogram=plot_histogram,
         )
-        from tissue_crosstalk.core.plots.style import save_figure
+        from tissue_crosstalk.core.plots.style import save_figures
 
-        suffixes = [suffix for suffix, wanted in ((".png", save_png), (".svg", save_svg)) if wanted]
-        for stem, figure in figures.items():
-            for suffix in suffixes:
-                save_figure(figure, Path(save_dir) / f"{stem}{suffix}")
+        save_figures(figures, save_dir, [kind for kind, wanted in ((".png", save_png), (".svg", save_svg)) if wanted])
         if show:
             _display(figures.values())
         return dict(zip(receivers, figures.values(), strict=True))

@@ -73,13 +73,10 @@ class FiguresDataset(Base):
 
     def save(self, data: dict[str, Figure]) -> None:
         """Save the figures by name; the folder appears whole or not at all."""
-        from tissue_crosstalk.core.plots.style import save_figure
+        from tissue_crosstalk.core.plots.style import save_figures
 
-        suffixes = (".png", ".svg") if self._svg else (".png",)
         with whole_folder(self._filepath) as folder:
-            for name, figure in data.items():
-                for suffix in suffixes:
-                    save_figure(figure, folder / f"{name}{suffix}")
+            save_figures(data, folder, (".png", ".svg") if self._svg else (".png",))
 
     def preview(self) -> ImagePreview:
         """Return the first PNG of the folder."""

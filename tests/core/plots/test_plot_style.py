@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.plots.style import (
@@ -27,6 +33,7 @@ from tissue_crosstalk.core.plots.style import (
     readable_on_white,
     safe_file_name,
     save_figure,
+    save_figures,
     unique_file_names,
 )
 
@@ -227,6 +234,29 @@ class TestSaving:
     def test_text_of_an_svg_stays_text(self, tmp_path: Path) -> None:
         assert "distance (µm)</text>" in save_figure(small_figure(), tmp_path / "a.svg").read_text(encoding="utf-8")
 
+    def test_svg_holds_the_glyphs_of_its_text(self, tmp_path: Path) -> None:
+        figure = small_figure()
+        figure.text(0.1, 0.9, "A & <Ω>", weight="bold")
+        svg = save_figure(figure, tmp_path / "a.svg").read_text(encoding="utf-8")
+        ElementTree.fromstring(svg)  # still well-formed
+        faces = re.findall(r'@font-face\{font-family:"DejaVu Sans";font-weight:(\w+);src:url\(data:.*?,(.*?)\)\}', svg)
+        glyphs = {
+            weight: {chr(code) for code in TTFont(io.BytesIO(base64.b64decode(font))).getBestCmap()}
+            for weight, font in faces
+        }
+        assert glyphs == {"normal": set("0.2468") | set("1.05 7") | set("distance (µm)"), "bold": set("A & <Ω>")}
+
+    def test_svg_without_text_holds_no_font(self, tmp_path: Path) -> None:
+        figure = Figure(figsize=(1.0, 1.0))
+        assert "@font-face" not in save_figure(figure, tmp_path / "a.svg").read_text(encoding="utf-8")
+
+    def test_several_at_once_equal_one_by_one(self, tmp_path: Path) -> None:
+        save_figures({"a": small_figure(), "b": small_figure()}, tmp_path / "all", (".png", ".svg"))
+        assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+        for suffix in (".png", ".svg"):
+            alone = save_figure(small_figure(), tmp_path / f"alone{suffix}").read_bytes()
+            assert {(tmp_path / "all" / f"{name}{suffix}").read_bytes() for name in "ab"} == {alone}
+
     def test_png_has_200_dots_per_inch(self, tmp_path: Path) -> None:
         image = mpl.image.imread(save_figure(small_figure(), tmp_path / "a.png"))
         assert image.shape[:2] == (300, 400)
@@ -242,11 +272,11 @@ class TestSaving:
         target = tmp_path / "a.png"
         target.write_text("old")
 
-        def fail(_: Figure, path: Path, **__: object) -> None:
+        def fail(_: Image.Image, path: Path, **__: object) -> None:
             path.write_text("half")
             raise OSError("disk full")
 
-        monkeypatch.setattr(Figure, "savefig", fail)
+        monkeypatch.setattr(Image.Image, "save", fail)
         with pytest.raises(OSError, match="disk full"):
             save_figure(small_figure(), target)
         assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

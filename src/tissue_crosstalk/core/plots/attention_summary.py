@@ -303,7 +303,7 @@ def _attention_ticks(top: float) -> list[float]:
 def _draw_grid(axes: Axes, ticks: Sequence[float], max_distance: float) -> None:
     """Draw faint lines at the ticks of the attention axis, as one artist."""
     x = np.tile([0.0, max_distance, np.nan], len(ticks) - 1)
-    axes.add_line(Line2D(x, np.repeat(ticks[1:], 3), color="#e8e8e8", linewidth=0.5, zorder=0, label="_grid"))
+    axes.add_artist(Line2D(x, np.repeat(ticks[1:], 3), color="#e8e8e8", linewidth=0.5, zorder=0, label="_grid"))
 
 
 def _curves(rows: pd.DataFrame, senders: Sequence[str], bin_size: float) -> dict[int, dict[str, _Curve]]:
@@ -325,7 +325,11 @@ def _curves(rows: pd.DataFrame, senders: Sequence[str], bin_size: float) -> dict
 
 
 def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tuple[str, str]]) -> None:
-    """Draw bands below lines. One collection holds all bands: a collection each would take most of the time."""
+    """Draw bands below lines, for limits that are set already.
+
+    One collection holds all bands, and lines are added as plain artists: a collection each, and limits that follow
+    the data, would take most of the time.
+    """
     polygons: list[NDArray[np.float64]] = []
     fills: list[tuple[float, float, float, float]] = []
     bars: list[NDArray[np.float64]] = []
@@ -344,7 +348,7 @@ def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tu
                 np.column_stack([np.concatenate([x, x[::-1]]), np.concatenate([low[run], high[run][::-1]])])
             )
             fills.append(to_rgba(color, alpha))
-        axes.add_line(
+        axes.add_artist(
             Line2D(
                 curve.left_edge,
                 curve.mean,
@@ -386,7 +390,7 @@ def _label_lines(
     for (value, x, name), position in zip(ends, placed, strict=True):
         color, marker = styles[name]
         corner = 1 + 0.05 / width  # leaders run flat to the edge of the panel, then slant to the name
-        axes.add_line(
+        axes.add_artist(
             Line2D(
                 [(x - left) / (right - left), corner, 1 + _LABEL_DOT / width],
                 [(value - bottom) / (top - bottom), (value - bottom) / (top - bottom), position / height],

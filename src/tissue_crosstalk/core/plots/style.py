@@ -5,22 +5,28 @@ from __future__ import annotations
 import colorsys
 import functools
 import hashlib
+import io
+import os
 import re
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, is_color_like, to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.files import whole_file
+from tissue_crosstalk.core.plots._svg_fonts import with_fonts
 
 FONT_SIZE: Final = 7.0
 TITLE_SIZE: Final = 8.5
@@ -82,7 +88,7 @@ COLOR_BLIND_SAFE: Final = (
 
 # What sets a figure apart from one made at another time or by another version, left out so that bytes are the same.
 _METADATA: Final[Mapping[str, Mapping[str, None]]] = {
-    "png": {"Software": None},
+    "png": {},
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
@@ -119,7 +125,8 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
     figure
         What to write. It is not changed.
     path
-        Where to. The suffix says how: ``.png``, ``.svg`` (text stays text) or ``.pdf``. Missing folders are made.
+        Where to. The suffix says how: ``.png``, ``.svg`` (text stays text, its font is embedded) or ``.pdf``. Missing
+        folders are made.
     dpi
         Dots per inch of a PNG, and of rasterized parts of an SVG or PDF.
 
@@ -138,15 +145,71 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
     >>> save_figure(figure, "out/attention.svg")  # doctest: +SKIP
     """
     target = Path(path)
+    _write(_rendered(figure, target, dpi), target)
+    return target
+
+
+def save_figures(
+    figures: Mapping[str, Figure], folder: str | os.PathLike[str], suffixes: Sequence[str] = (".png",)
+) -> None:
+    """Write several figures as :func:`save_figure` does; files are compressed while the next figure is drawn.
+
+    Parameters
+    ----------
+    figures
+        By stem of the file name.
+    folder
+        Where to.
+    suffixes
+        File formats; each figure is written in all of them.
+    """
+    with ThreadPoolExecutor(1) as others:
+        writing = []
+        for stem, figure in figures.items():
+            for suffix in suffixes:
+                target = Path(folder) / f"{stem}{suffix}"
+                writing.append(others.submit(_write, _rendered(figure, target, PNG_DPI), target))
+        for one in writing:
+            one.result()  # raises what went wrong
+
+
+def _rendered(figure: Figure, target: Path, dpi: int) -> Image.Image | bytes:
+    """Return the pixels of a figure for a PNG, else the file's content."""
     kind = target.suffix.lower().removeprefix(".")
     if kind not in _METADATA:
         raise ParameterError(f"`path` must end in .png, .svg or .pdf. Got {target.name!r} instead.")
     if dpi <= 0:
         raise ParameterError(f"`dpi` must be positive. Got {dpi!r} instead.")
-    with whole_file(target) as unfinished, figure_style():
-        options: dict[str, Any] = {"pil_kwargs": {"compress_level": _PNG_COMPRESSION}} if kind == "png" else {}
-        figure.savefig(unfinished, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]), **options)
-    return target
+    with figure_style():
+        if kind == "png":
+            return _pixels(figure, dpi)
+        file = io.BytesIO()
+        figure.savefig(file, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
+    return with_fonts(file.getvalue().decode()).encode() if kind == "svg" else file.getvalue()
+
+
+def _pixels(figure: Figure, dpi: int) -> Image.Image:
+    """Return a figure as opaque pixels, which know their dots per inch."""
+    canvas, own_dpi = figure.canvas, figure.dpi
+    try:
+        figure.dpi = dpi
+        drawn: Any = FigureCanvasAgg(figure)  # its methods have no types
+        drawn.draw()
+        pixels = Image.fromarray(np.asarray(drawn.buffer_rgba())[:, :, :3].copy())
+    finally:
+        figure.dpi = own_dpi
+        figure.set_canvas(canvas)
+    pixels.info["dpi"] = (dpi, dpi)
+    return pixels
+
+
+def _write(content: Image.Image | bytes, target: Path) -> None:
+    """Write what :func:`_rendered` returned."""
+    with whole_file(target) as unfinished:
+        if isinstance(content, bytes):
+            unfinished.write_bytes(content)
+        else:
+            content.save(unfinished, format="png", dpi=content.info["dpi"], compress_level=_PNG_COMPRESSION)
 
 
 def cell_type_palette(
