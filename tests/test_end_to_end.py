@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from tissue_crosstalk import AttentionModule, load_model
 from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors
 
 REPORTING = {
-    "save_svg": True,
     "min_bin_count": 10,
     "palette": {label: f"#{number:02x}4080" for number, label in enumerate(LABELS)},
 }
@@ -55,7 +55,7 @@ def digests(folder: Path) -> dict[str, str]:
 def study(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
     """A finished default run on a tissue with awkward labels and two sections."""
     root = tmp_path_factory.mktemp("study")
-    run_project(root, **awkward_keys, hubs=HUBS, reporting=REPORTING)
+    run_project(root, **awkward_keys, hubs=HUBS, reporting=REPORTING, save_svg=True)
     return root
 
 
@@ -112,12 +112,22 @@ def test_demo_is_tracked_with_parameters_metrics_and_artifacts(demo: Path) -> No
     assert 0 <= run["metrics.hubs.share of isolated cells"] < 1
     artifacts = {
         file.path
-        for folder in ("attention", "hubs", "recovery")
+        for folder in (None, "attention", "hubs", "recovery", "training")
         for file in client.list_artifacts(run["run_id"], folder)
     }
-    assert {"attention/attention_summaries", "hubs/hub_map.png", "hubs/hubs.parquet"} <= artifacts
+    assert {"report.html", "training/training_curves.png", "hubs/hub_map.png", "hubs/hubs.parquet"} <= artifacts
+    by_flavor = ("attention_summaries", "interaction_networks", "attention_matrices", "attention_maps")
+    figures = ("profile_of_heads.png", "flavors_compared.png", "distances_of_neighbors.png")
+    tables = ("attention_by_pair", "attention_by_head", "evenness_of_heads", "agreement_of_flavors")
+    assert {f"attention/{name}" for name in (*by_flavor, *figures)} <= artifacts
+    assert {f"attention/{name}.parquet" for name in tables} <= artifacts
     assert {"hubs/hub_enrichment.parquet", "hubs/number_of_hubs.png", "hubs/hub_enrichment_dots.png"} <= artifacts
     assert {"recovery/recovery.parquet", "recovery/precision_recall.png"} <= artifacts
+    heads = pd.read_parquet(demo / "data/08_reporting/demo/evenness_of_heads.parquet")
+    for column, measure in (("dummy_share", "share of the dummy slot"), ("evenness", "evenness")):
+        of_heads = [(heads[column] * heads["cells"])[heads["head_idx"] == head].sum() / 600 for head in (0, 1)]
+        found = [run[f"metrics.attention.{measure}{suffix}"] for suffix in (".head 0", ".head 1", "")]
+        assert found == pytest.approx([*of_heads, sum(of_heads) / 2], rel=1e-9)
     recovery = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet")
     measures = ("average_precision", "roc_auc", "base_rate", "lift")
     assert {name: value for name, value in run.items() if name.startswith("metrics.recovery.")} == {
@@ -163,6 +173,48 @@ def test_study_has_figures_for_labels_that_are_no_file_names(study: Path) -> Non
     assert len(names) == len(LABELS) * 4 * 2  # types, flavors, formats
     assert all(name.endswith((".png", ".svg")) and "/" not in name for name in names)
     assert {"vanilla_L2_3_IT.png", "gene-weighted_L2_3_IT.svg"} <= names
+
+
+def test_study_has_every_figure_in_both_formats_and_one_colour_per_type(study: Path) -> None:
+    folder = study / "data/08_reporting/awkward"
+    flavors = ("vanilla", "value-weighted", "info-weighted", "gene-weighted")
+    for name in ("attention_matrices", "interaction_networks", "attention_maps"):
+        assert {file.name for file in (folder / name).iterdir()} == {
+            f"{flavor}{suffix}" for flavor in flavors for suffix in (".png", ".svg")
+        }
+    single = {
+        "training_curves", "profile_of_heads", "flavors_compared", "distances_of_neighbors", "hub_composition",
+        "hub_map", "hub_sizes", "number_of_hubs", "hub_enrichment_dots", "hub_enrichment_at_hand",
+        "hub_marker_genes", "hub_condition_shares",
+    }  # fmt: skip
+    for suffix in ("png", "svg"):
+        assert {file.stem for file in folder.glob(f"*.{suffix}")} == single
+    colors = json.loads((folder / "cell_type_colors.json").read_text())
+    assert colors == REPORTING["palette"]
+    for name in (
+        "hub_sizes",
+        "profile_of_heads",
+        "distances_of_neighbors",
+        "attention_matrices/vanilla",
+        "interaction_networks/gene-weighted",
+        "attention_summaries/vanilla_T",
+    ):
+        drawn = (folder / f"{name}.svg").read_text()
+        wanted = {label: color for label, color in colors.items() if label != "T" or "summaries" not in name}
+        assert {label for label, color in wanted.items() if color in drawn} == wanted.keys(), name
+
+
+def test_study_has_a_report(study: Path, demo: Path) -> None:
+    chapters = ["Summary", "Parameters", "Data", "Model", "Attention", "Communication hubs"]
+    for root, name, also in ((study, "awkward", []), (demo, "demo", ["What was found of the truth"])):
+        page = (root / "data/08_reporting" / name / "report.html").read_text(encoding="utf-8")
+        assert re.findall(r"<h2 [^>]*>(.*?)</h2>", page) == [*chapters, *also, "Warnings", "Versions"]
+        assert f"<title>Who talks to whom: {name}</title>" in page
+        assert 'alt="Losses of training and validation by epoch."' in page
+    page = (study / "data/08_reporting/awkward/report.html").read_text(encoding="utf-8")
+    assert "240 cells of 4 types in 2 sections" in page
+    assert "../up" in page
+    assert 'alt="Shares of hubs in the sections of each condition."' in page
 
 
 def test_study_annotates_the_tissue(study: Path, awkward_tissue: Path) -> None:
@@ -230,7 +282,7 @@ def test_shards_change_nothing(study: Path, awkward_keys: dict[str, Any], cells_
 
 @pytest.mark.slow
 def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
-    run_project(tmp_path, **awkward_keys, hubs=HUBS, reporting=REPORTING)
+    run_project(tmp_path, **awkward_keys, hubs=HUBS, reporting=REPORTING, save_svg=True)
     for folder in ("06_models", "07_model_output", "08_reporting"):
         first, second = (digests(root / "data" / folder / "awkward") for root in (study, tmp_path))
         differing = {name for name in first if first[name] != second.get(name)}
@@ -238,17 +290,36 @@ def test_the_same_run_twice_is_equal_to_the_bit(study: Path, tmp_path: Path, awk
         assert not differing
 
 
-def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(study: Path, golden: Path) -> None:
+@pytest.fixture(scope="module")
+def golden_reports(study: Path, golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the reports of a run with an amici-st checkpoint, outside of the folder of the other outputs."""
+    reports = tmp_path_factory.mktemp("reports")
     run_project(
         study,
         "attention",
         model=str(golden / "checkpoint"),
         tissue=str(golden / "tissue.h5ad"),
         study="golden",
+        reports=str(reports),
         extraction={"cells_per_shard": 200},
         hubs={"counting": "in_degree"},
         reporting={"max_distance": 60, "min_bin_count": 20, "receivers": ["T0"]},
     )
+    return reports
+
+
+def test_reports_go_where_they_are_wanted(study: Path, golden_reports: Path) -> None:
+    assert [entry.name for entry in golden_reports.iterdir()] == ["golden"]
+    written = {entry.name for entry in (golden_reports / "golden").iterdir()}
+    assert {"report.html", "hub_map.png", "attention_summaries", "attention_by_cell.parquet"} <= written
+    assert not any(file.suffix == ".svg" for file in golden_reports.rglob("*"))  # these were not asked for
+    assert not (study / "data/08_reporting/golden").exists()
+    assert (outputs(study, "golden") / "hubs.parquet").is_file()
+
+
+def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(
+    study: Path, golden: Path, golden_reports: Path
+) -> None:
     expected = np.load(golden / "expected.npz")
     cells = [f"cell_{number}" for number in range(600)]
     for flavor in ("vanilla", "value-weighted", "info-weighted", "gene-weighted"):
@@ -260,7 +331,7 @@ def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package
     np.testing.assert_allclose(
         hubs[list(expected["hub_types"])], expected["hub_in_degree_composition"], rtol=1e-5, atol=0
     )
-    binned = pd.read_parquet(study / "data/08_reporting/golden/attention_by_distance.parquet")
+    binned = pd.read_parquet(golden_reports / "golden/attention_by_distance.parquet")
     binned = binned[binned["flavor"] == "vanilla"].astype({"receiver": str, "sender": str})
     published = pd.read_csv(golden / "binned_attention_60_5_20.csv")
     merged = published.merge(

@@ -14,10 +14,7 @@ def test_outputs_are_named_with_how_to_look_at_them(demo: Path) -> None:
     text = describe_outputs("demo", demo)
     assert "data/08_reporting/demo/" in text
     assert "attention_summaries/  (16 files)" in text
-    assert (
-        "open attention_summaries, hub_map.png, hub_composition.png, hub_enrichment_at_hand.png, precision_recall.png"
-        in text
-    )
+    assert "open data/08_reporting/demo/report.html" in text
     for command in ("make ui", "make viz", "AttentionModule.load('data/07_model_output/demo')"):
         assert command in text
 

@@ -106,8 +106,8 @@ class RunRecord:
         self._project = Path(context.project_path)
 
     @hook_impl(trylast=True)  # after kedro-mlflow has opened the run
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Tag the run, and begin to listen to warnings."""
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Name and tag the run, and begin to listen to warnings."""
         is_demo = all((node.namespace or "").split(".")[0] == DEMO for node in pipeline.nodes)
         blocks = _parameters(pipeline, catalog)
         commit = git_commit(self._project)
@@ -118,7 +118,11 @@ class RunRecord:
             "commit": commit,
             "versions": package_versions(),
         }
-        _set_tags({"study": self._record["study"]} | ({} if commit is None else {"git_commit": commit}))
+        tags = {"study": self._record["study"]}
+        if not (run_params.get("runtime_params") or {}).get("parent_run"):  # a sweep names its runs itself
+            names = [name for name in run_params.get("pipeline_names") or () if name not in (DEMO, "__default__")]
+            tags["mlflow.runName"] = " ".join([self._record["study"], *names])
+        _set_tags(tags | ({} if commit is None else {"git_commit": commit}))
         self._tag_files(_files(pipeline.inputs(), catalog))
         self._warnings.listen()
 

@@ -10,19 +10,13 @@ from pathlib import Path
 PROJECT_PATH = Path(__file__).resolve().parents[2]
 DATA = "data"
 KINDS = {
-    "08_reporting": "figures, tables and the annotated tissue",
+    "08_reporting": "the report, figures, tables and the annotated tissue",
     "07_model_output": "attention, neighbors and hubs (parquet)",
     "06_models": "the model and its training history",
     "05_model_input": "the prepared tissue",
     "01_raw": "the simulated tissue and what was planted in it",
 }
-FIGURES = (
-    "attention_summaries",
-    "hub_map.png",
-    "hub_composition.png",
-    "hub_enrichment_at_hand.png",
-    "precision_recall.png",
-)
+REPORT = "report.html"
 
 
 def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
@@ -37,10 +31,9 @@ def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
         return f"There are no outputs of study {study!r} in {project / DATA}."
     reports = project / DATA / "08_reporting" / study
     lines += _recovery(reports / "recovery.parquet")
-    figures = [name for name in FIGURES if (reports / name).exists()]
     lines += [
         "Look at it:",
-        f"  figures   open {', '.join(figures) or 'what is'} in {DATA}/08_reporting/{study}/",
+        *([f"  report    open {DATA}/08_reporting/{study}/{REPORT}"] if (reports / REPORT).exists() else []),
         "  runs      make ui   (MLflow: parameters, losses, metrics, figures of every run)",
         "  pipeline  make viz  (Kedro-Viz)",
         f"  python    AttentionModule.load({f'{DATA}/07_model_output/{study}'!r})",

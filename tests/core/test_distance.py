@@ -10,6 +10,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tissue_crosstalk.core.distance import HISTOGRAM_COLUMNS, TABLE_COLUMNS, DistanceBins
@@ -261,12 +263,103 @@ def test_histogram_counts_each_edge_once() -> None:
         assert rows["distance_bin"].tolist() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 
 
+# --- Over all edges, of whatever length
+
+
+PAIR_COLUMNS = ["receiver", "head_idx", "sender", "mean", "sd", "count"]
+
+
+def naive_pairs(chunks: list[Chunk]) -> pd.DataFrame:
+    """Return mean, standard deviation and number of edges of each pair, by numpy."""
+    rows = []
+    for receiver, receiver_name in enumerate(TYPES):
+        for head in range(2):
+            for sender, sender_name in enumerate(TYPES):
+                found = [
+                    float(patterns[head, cell, slot])
+                    for patterns, _, receivers, senders in chunks
+                    for cell in np.flatnonzero(receivers == receiver)
+                    for slot in np.flatnonzero(senders[cell] == sender)
+                ]
+                if found:
+                    sd = np.std(found, ddof=1) if len(found) > 1 else np.nan
+                    rows.append((receiver_name, head, sender_name, np.mean(found), sd, len(found)))
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+@pytest.mark.parametrize("max_distance", [60.0, 20.0, 1e-3, 1e6])
+def test_pairs_are_of_all_edges(max_distance: float) -> None:
+    """Edges that are in no bin, too: too long ones, and where all are."""
+    chunks = [random_chunk(seed, n_cells=20) for seed in range(3)]
+    bins = DistanceBins(TYPES, 2, max_distance, max_distance / 4)
+    for chunk in chunks:
+        bins.add(*chunk)
+    pd.testing.assert_frame_equal(bins.by_pair(), naive_pairs(chunks), check_dtype=False, rtol=1e-12)
+
+
+def test_pairs_without_edges_have_no_row_and_one_edge_no_spread() -> None:
+    """By hand: B listens to T twice, near and far (mean 0.3, sd 0.2 / sqrt(2)), and to macrophages once."""
+    bins = DistanceBins(TYPES, 1, max_distance=10.0)
+    bins.add(
+        np.array([[[0.2, 0.4, 0.7, 0.9]]]), np.array([[1.0, 10.0, 99.0, 2.0]]), np.array([0]), np.array([[1, 1, 2, -1]])
+    )
+    table = bins.by_pair()
+    assert list(table.columns) == PAIR_COLUMNS
+    assert table[["receiver", "head_idx", "sender", "count"]].to_numpy().tolist() == [
+        ["B", 0, "T", 2],
+        ["B", 0, "macrophage", 1],
+    ]
+    np.testing.assert_allclose(table["mean"], [0.3, 0.7], rtol=1e-12)
+    np.testing.assert_allclose(table["sd"], [0.2 / np.sqrt(2), np.nan], rtol=1e-12)
+    assert bins.n_edges == 1
+    assert bins.elsewhere() == {"B": 2, "T": 0, "macrophage": 0}
+
+
+def test_edges_elsewhere_are_those_that_the_histogram_lacks() -> None:
+    """Of each receiver type, counted once and not once per head; padded slots are no edges."""
+    _, distance, receiver, sender = chunk = random_chunk(2)
+    bins = DistanceBins(TYPES, 2, max_distance=33.0)
+    bins.add(*chunk)
+    expected = dict.fromkeys(TYPES, 0)
+    for cell, slot in np.argwhere(sender >= 0):
+        expected[TYPES[receiver[cell]]] += not 0 <= distance[cell, slot] < 33.0
+    assert bins.elsewhere() == expected
+    assert min(expected.values()) > 0
+    assert bins.n_edges + sum(expected.values()) == (sender >= 0).sum()
+
+
+def test_edges_in_no_bin_are_in_no_table_and_no_maximum() -> None:
+    bins = DistanceBins(TYPES, 1, max_distance=10.0)
+    bins.add(np.array([[[0.1, 0.9]]]), np.array([[1.0, 10.0]]), np.array([0]), np.array([[1, 1]]))
+    assert bins.table(0)[["distance_bin", "count"]].to_numpy().tolist() == [[0.0, 1]]
+    assert bins.largest_attention(0) == pytest.approx(0.1)
+    assert bins.distance_histogram()["count"].sum() == bins.n_edges == 1
+    assert bins.n_bins == 2
+
+
+@given(cut=st.lists(st.integers(0, 59), max_size=4), seed=st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_pairs_of_shards_merged_are_those_of_the_whole(cut: list[int], seed: int) -> None:
+    patterns, distance, receiver, sender = chunk = random_chunk(seed)
+    merged = DistanceBins(TYPES, 2, max_distance=20.0)
+    for cells in np.split(np.arange(60), sorted(cut)):
+        shard = DistanceBins(TYPES, 2, max_distance=20.0)
+        shard.add(patterns[:, cells], distance[cells], receiver[cells], sender[cells])
+        merged.merge(shard)
+    pd.testing.assert_frame_equal(merged.by_pair(), naive_pairs([chunk]), check_dtype=False, rtol=1e-11)
+    beyond = (sender >= 0) & ~((distance >= 0) & (distance < 20.0))
+    assert merged.elsewhere() == {name: beyond[receiver == label].sum() for label, name in enumerate(TYPES)}
+
+
 def test_nothing_added_is_an_empty_table() -> None:
     bins = DistanceBins(TYPES, 2)
     bins.add(np.zeros((2, 0, 5), np.float32), np.zeros((0, 5)), np.zeros(0, int), np.zeros((0, 5), int))
     assert bins.table(0).empty
     assert bins.largest_attention(0) == 0.0
     assert bins.distance_histogram()["count"].sum() == 0
+    assert bins.by_pair().empty
+    assert list(bins.by_pair().columns) == PAIR_COLUMNS
+    assert bins.elsewhere() == dict.fromkeys(TYPES, 0)
 
 
 def test_arguments_stay_as_they_are() -> None:

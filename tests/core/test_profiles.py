@@ -135,7 +135,7 @@ def naive_heads(case: Made) -> pd.DataFrame:
 
 
 def test_heads_by_hand() -> None:
-    """Of A: half and half, none for the dummy slot; and all for one. Of C: a third each; and a cell without neighbor."""
+    """A: half and half, nothing for the dummy slot; and all for one. C: a third each; and a cell without neighbor."""
     profile = HeadProfile(("A", "B", "C"), 1)
     third = 1 / 3
     profile.add(

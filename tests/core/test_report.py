@@ -195,7 +195,7 @@ def test_anchors_are_made_of_titles() -> None:
 def test_figures_have_their_size_alternative_and_number() -> None:
     html = page_of(FigureBlock(png(800, 401), "a map", "The map."), Gallery("more", (FigureBlock(png(1, 1), "b", ""),)))
     first, second = Parsed(html).all("img")
-    assert (first["width"], first["height"], first["alt"]) == ("384", "192", "a map")
+    assert (first["width"], first["height"], first["alt"]) == ("500", "251", "a map")
     assert (second["width"], second["height"]) == ("1", "1")
     assert first["src"] == "data:image/png;base64," + base64.b64encode(png(800, 401)).decode()
     assert Parsed(html).text("figcaption").split() == ["Figure", "1.", "The", "map.Figure", "2."]

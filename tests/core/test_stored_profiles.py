@@ -83,7 +83,7 @@ def naive_pairs(attention: Floats, group_of: Callable[[int], Any]) -> list[tuple
             if found:
                 strong = sum(max(attention[:, c, s]) > thresholds[group_of(c)] for c, s in found)
                 mean = np.mean([attention[head, c, s] for c, s in found for head in range(N_HEADS)])
-                n_receivers = sum(LABELS == receiver)
+                n_receivers = sum(receiver == LABELS)
                 ends = TYPES[receiver], TYPES[sender]
                 rows.append((*ends, n_receivers, mean, len(found), strong, strong / len(found)))
     return rows
@@ -123,7 +123,7 @@ def test_the_tissue_has_what_could_go_wrong() -> None:
     """Padded slots, sections, rows that are not in the order of the tissue, edges of all lengths."""
     assert (NN_IDX < 0).any()
     assert len(set(SECTIONS)) == 2
-    assert (BACK != np.arange(36)).any()
+    assert (np.arange(36) != BACK).any()
     assert 0 < (NN_DIST[NN_IDX >= 0] >= MAX_DISTANCE).sum() < (NN_IDX >= 0).sum()
 
 
@@ -182,7 +182,7 @@ def naive_heads(attention: Floats) -> list[tuple[Any, ...]]:
     for head in range(N_HEADS):
         for label, name in enumerate(TYPES):
             measures = []
-            for cell in np.flatnonzero(LABELS == label):
+            for cell in np.flatnonzero(label == LABELS):
                 shares = [attention[head, c, s] for c, s, _ in edges() if c == cell]
                 dummy = 1 - sum(shares)
                 entropy = -sum(share * math.log(share) for share in [*shares, dummy] if share > 0)

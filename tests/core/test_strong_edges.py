@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tissue_crosstalk.core.errors import ResultError
-from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds, count_neighbors
+from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds, count_neighbors, receiver_groups
 
 
 def thresholds_of(strength: object, groups: object, n_groups: int, quantile: float, *, n_shards: int = 1) -> np.ndarray:
@@ -62,6 +62,28 @@ def test_thresholds_between_values_that_share_their_upper_bits() -> None:
     values = np.float32(0.5) + np.arange(500, dtype=np.float32) * np.float32(2**-24)
     found = thresholds_of(values[:, None], np.zeros(500, int), 1, 0.9)
     assert found[0] == np.quantile(values.astype(np.float64), 0.9)
+
+
+# --- Groups of receivers
+
+
+def test_groups_are_types() -> None:
+    labels = np.array([2, 0, 1, 2], dtype=np.int16)
+    groups = receiver_groups(labels, 3)
+    assert groups.tolist() == [2, 0, 1, 2]
+    assert groups.dtype == np.int64
+
+
+def test_groups_are_types_within_sections() -> None:
+    """The types of the first section, then those of the next; also types that no section has."""
+    groups = receiver_groups(np.array([2, 0, 1, 2]), 4, np.array([0, 1, 0, 2]))
+    assert groups.tolist() == [2, 4, 1, 10]
+
+
+def test_groups_are_more_than_a_label_can_hold() -> None:
+    """300 types in 300 sections: 90,000 groups, of labels with 16 bits."""
+    groups = receiver_groups(np.array([299, 0], dtype=np.int16), 300, np.array([299, 299], dtype=np.int32))
+    assert groups.tolist() == [89_999, 89_700]
 
 
 # --- Counts

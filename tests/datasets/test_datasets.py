@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -13,10 +15,18 @@ import pytest
 from anndata import AnnData
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
+from scipy import sparse
 
 from tissue_crosstalk.core.checkpoint import load_model
 from tissue_crosstalk.core.tables import Shard
-from tissue_crosstalk.datasets import AnnDataDataset, FiguresDataset, ModelDataset, ParquetShardsDataset
+from tissue_crosstalk.datasets import (
+    AnnDataDataset,
+    FigureDataset,
+    FiguresDataset,
+    HtmlDataset,
+    ModelDataset,
+    ParquetShardsDataset,
+)
 
 
 @pytest.fixture
@@ -63,6 +73,69 @@ class TestAnnData:
             dataset.save(broken)
         np.testing.assert_array_equal(dataset.load().X, adata.X)
         assert [file.name for file in tmp_path.iterdir()] == ["a.h5ad"]
+
+    def test_preview_says_what_is_in_it(self, tmp_path: Path) -> None:
+        AnnDataDataset(filepath=str(tmp_path / "a.h5ad")).save(with_everything())
+        for dataset in (
+            AnnDataDataset(filepath=str(tmp_path / "a.h5ad")),
+            AnnDataDataset(filepath="memory://previews/a.h5ad"),
+        ):
+            dataset.save(with_everything())
+            assert json.loads(str(dataset.preview())) == {
+                "cells": 3,
+                "genes": 2,
+                "obs": ["a", "b"],
+                "var": ["long name"],
+                "obsm": ["spatial", "umap"],
+                "obsp": ["distances"],
+                "layers": ["counts"],
+                "uns": ["a_colors", "note"],
+            }
+        (tmp_path / "a.h5ad").unlink()  # which Windows would refuse were it still open
+
+    def test_preview_leaves_the_expression_on_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, expression in (("dense", np.ones((3, 2))), ("sparse", sparse.csr_matrix(np.ones((3, 2))))):
+            adata = with_everything()
+            adata.X = expression
+            dataset = AnnDataDataset(filepath=str(tmp_path / f"{name}.h5ad"))
+            dataset.save(adata)
+            read = names_read(dataset, monkeypatch)
+            assert "/obs/a/codes" in read
+            assert not any(name.startswith("/X") for name in read)
+
+    @pytest.mark.xfail(strict=True, reason="anndata's backed mode leaves X on disk, but reads layers and obsp")
+    def test_preview_leaves_layers_on_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        dataset = AnnDataDataset(filepath=str(tmp_path / "a.h5ad"))
+        dataset.save(with_everything())
+        assert not any(name.startswith(("/layers/", "/obsp/")) for name in names_read(dataset, monkeypatch))
+
+
+def with_everything() -> AnnData:
+    return AnnData(
+        np.ones((3, 2), dtype=np.float32),
+        obs=pd.DataFrame({"a": pd.Categorical(["x", "y", "x"]), "b": [1, 2, 3]}, index=["1", "2", "3"]),
+        var=pd.DataFrame({"long name": ["p", "q"]}, index=["p1", "q1"]),
+        obsm={"umap": np.zeros((3, 2)), "spatial": np.zeros((3, 2))},
+        obsp={"distances": sparse.csr_matrix(np.eye(3))},
+        layers={"counts": np.full((3, 2), 7)},
+        uns={"note": "as it was", "a_colors": ["red", "blue"]},
+    )
+
+
+def names_read(dataset: AnnDataDataset, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the names of the arrays that a preview reads from the file."""
+    names: set[str] = set()
+    get = h5py.Dataset.__getitem__
+
+    def noted(self: h5py.Dataset, *arguments: Any, **others: Any) -> Any:
+        names.add(self.name)
+        return get(self, *arguments, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(h5py.Dataset, "__getitem__", noted)
+        patched.setattr(h5py.Dataset, "read_direct", lambda self, *_, **__: names.add(self.name))
+        dataset.preview()
+    return names
 
 
 class TestModel:
@@ -122,23 +195,153 @@ class TestParquetShards:
         assert preview["data"] == [[7, 1]]
 
 
-class TestFigures:
-    def test_save_replaces_the_folder(self, tmp_path: Path) -> None:
-        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
-        dataset.save({"a.png": Figure(), "b.svg": Figure()})
-        dataset.save({"c.png": Figure()})
-        assert [file.name for file in (tmp_path / "figures").iterdir()] == ["c.png"]
-        assert base64.b64decode(str(dataset.preview())).startswith(b"\x89PNG")
+def figure(words: str = "") -> Figure:
+    drawn = Figure(figsize=(1, 1))
+    drawn.text(0, 0.5, words)
+    return drawn
+
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+class TestFigure:
+    def test_save_and_load(self, tmp_path: Path) -> None:
+        dataset = FigureDataset(filepath=str(tmp_path / "deep" / "a.b.png"))
+        assert not dataset.exists()
+        dataset.save(figure())
         assert dataset.exists()
+        assert [file.name for file in (tmp_path / "deep").iterdir()] == ["a.b.png"]
+        assert dataset.load() == (tmp_path / "deep" / "a.b.png").read_bytes()
+        assert dataset.load().startswith(PNG_START)
+        assert base64.b64decode(str(dataset.preview())) == dataset.load()
+
+    def test_an_svg_stands_beside_it_if_wanted(self, tmp_path: Path) -> None:
+        FigureDataset(filepath=str(tmp_path / "a.png"), svg=True).save(figure("who talks"))
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "a.svg"]
+        assert "who talks" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+        assert (tmp_path / "a.png").read_bytes().startswith(PNG_START)
+
+    def test_the_svg_of_an_earlier_run_does_not_stay(self, tmp_path: Path) -> None:
+        FigureDataset(filepath=str(tmp_path / "a.png"), svg=True).save(figure("before"))
+        (tmp_path / "another.svg").write_text("not ours")
+        FigureDataset(filepath=str(tmp_path / "a.png")).save(figure("after"))
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "another.svg"]
+
+    def test_the_same_figure_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        written = []
+        for name in ("a", "b", "other"):
+            FigureDataset(filepath=str(tmp_path / name / "a.png"), svg=True).save(
+                figure("other" if name == "other" else "")
+            )
+            written.append([(tmp_path / name / f"a.{suffix}").read_bytes() for suffix in ("png", "svg")])
+        assert written[0] == written[1]
+        assert all(one != other for one, other in zip(written[0], written[2], strict=True))
+
+    def test_load_missing_file(self, tmp_path: Path) -> None:
+        dataset = FigureDataset(filepath=str(tmp_path / "missing.png"))
+        for read in (dataset.load, dataset.preview):
+            with pytest.raises(
+                DatasetError, match=r"there is no figure .*missing.png'; run the pipeline that draws it"
+            ):
+                read()
+
+    @pytest.mark.parametrize("name", ["a.svg", "a", "a.PNG", "png", "a.png.bmp"])
+    def test_what_is_no_png_is_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(DatasetError, match=r"`filepath` of a figure must end in \.png\. Got "):
+            FigureDataset(filepath=str(tmp_path / name))
+
+    def test_failed_save_keeps_what_was_there(self, tmp_path: Path) -> None:
+        dataset = FigureDataset(filepath=str(tmp_path / "a.png"))
+        dataset.save(figure())
+        before = dataset.load()
+        with pytest.raises(DatasetError):
+            dataset.save("no figure")  # type: ignore[arg-type]
+        assert dataset.load() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+class TestFigures:
+    def test_save_and_load_by_name(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        assert not dataset.exists()
+        figures = {name: figure(name) for name in ("vanilla_T", "L2.3 IT", "a.svg", "a.png", "B")}
+        dataset.save(figures)
+        assert dataset.exists()
+        assert {file.name for file in (tmp_path / "figures").iterdir()} == {f"{name}.png" for name in figures}
+        loaded = dataset.load()
+        assert loaded.keys() == figures.keys()
+        for name in figures:
+            alone = FigureDataset(filepath=str(tmp_path / "alone.png"))
+            alone.save(figure(name))
+            assert loaded[name] == alone.load(), name
+
+    def test_svgs_stand_beside_them_if_wanted(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"), svg=True)
+        dataset.save({"a": figure("who"), "b.c": figure("talks")})
+        assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == [
+            "a.png", "a.svg", "b.c.png", "b.c.svg"
+        ]  # fmt: skip
+        assert "talks" in (tmp_path / "figures" / "b.c.svg").read_text(encoding="utf-8")
+        assert list(dataset.load()) == ["a", "b.c"]
+
+    def test_save_replaces_the_folder(self, tmp_path: Path) -> None:
+        FiguresDataset(filepath=str(tmp_path / "figures"), svg=True).save({"a": figure(), "b": figure()})
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        dataset.save({"c": figure(), "d": figure("d")})
+        assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["c.png", "d.png"]
+        assert base64.b64decode(str(dataset.preview())) == dataset.load()["c"]
 
     def test_failed_save_keeps_what_was_there(self, tmp_path: Path) -> None:
         dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
-        dataset.save({"a.png": Figure()})
+        dataset.save({"a": figure()})
         with pytest.raises(DatasetError):
-            dataset.save({"b.png": Figure(), "c.bmp": Figure()})
+            dataset.save({"b": figure(), "c": "no figure"})  # type: ignore[dict-item]
         assert [file.name for file in (tmp_path / "figures").iterdir()] == ["a.png"]
         assert [entry.name for entry in tmp_path.iterdir()] == ["figures"]
 
-    def test_load_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match="figures can only be saved"):
-            FiguresDataset(filepath=str(tmp_path / "figures")).load()
+    def test_a_folder_without_figures(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        dataset.save({})
+        assert dataset.load() == {}
+        with pytest.raises(DatasetError, match=r"the folder .*figures' holds no figure\."):
+            dataset.preview()
+
+    def test_load_missing_folder(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "missing"))
+        for read in (dataset.load, dataset.preview):
+            with pytest.raises(DatasetError, match=r"there is no folder .*missing'; run the pipeline that draws"):
+                read()
+
+    def test_figures_come_in_the_order_of_their_names(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        dataset.save({name: figure() for name in ("b", "B", "a", "a2")})
+        assert list(dataset.load()) == ["B", "a", "a2", "b"]
+
+    @pytest.mark.xfail(strict=True, reason="they are sorted as files: a-2.png comes before a.png")
+    def test_similar_names_come_in_their_order(self, tmp_path: Path) -> None:
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        dataset.save({name: figure() for name in ("a", "a-2")})
+        assert list(dataset.load()) == ["a", "a-2"]
+
+
+class TestHtml:
+    def test_save_and_load(self, tmp_path: Path) -> None:
+        dataset = HtmlDataset(filepath=str(tmp_path / "deep" / "report.html"))
+        assert not dataset.exists()
+        dataset.save("<!doctype html>\n<title>5 µm – ∞</title>\n")
+        assert dataset.exists()
+        assert (tmp_path / "deep" / "report.html").read_bytes() == "<!doctype html>\n<title>5 µm – ∞</title>\n".encode()
+        assert dataset.load() == "<!doctype html>\n<title>5 µm – ∞</title>\n"
+        assert [file.name for file in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+    def test_load_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match=r"there is no page .*report.html'; run the pipeline that writes it"):
+            HtmlDataset(filepath=str(tmp_path / "report.html")).load()
+
+    def test_failed_save_keeps_what_was_there(self, tmp_path: Path) -> None:
+        dataset = HtmlDataset(filepath=str(tmp_path / "report.html"))
+        dataset.save("before")
+        with pytest.raises(DatasetError):
+            dataset.save("\ud800")  # half a character
+        assert dataset.load() == "before"
+        assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

@@ -21,9 +21,9 @@ def datasets(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("pipeline", "inputs"),
     [
-        ("__default__", {"tissue", "training_checkpoint"}),
-        ("attention", {"tissue", "existing_model"}),
-        ("demo", {"demo.training_checkpoint"}),
+        ("__default__", {"tissue", "training_checkpoint", "run_record"}),
+        ("attention", {"tissue", "existing_model", "run_record"}),
+        ("demo", {"demo.training_checkpoint", "demo.run_record"}),
         ("extraction", {"model_input", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "nn_dists", "cells", "model_input", "tissue"}),
         (
@@ -70,6 +70,24 @@ def test_attention_does_not_train() -> None:
     assert not any(node.namespace == "training" for node in register_pipelines()["attention"].nodes)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "prefix", "trained", "recovered"),
+    [
+        ("__default__", "", True, False),
+        ("attention", "", False, False),
+        ("reporting", "", False, False),
+        ("demo", "demo.", True, True),
+    ],
+)
+def test_a_report_is_of_what_there_is(pipeline: str, prefix: str, trained: bool, recovered: bool) -> None:
+    [node] = [node for node in register_pipelines()[pipeline].nodes if "report" in node.name.split(".")[-1]]
+    reported = {name.removeprefix(prefix) for name in node.inputs}
+    assert node.outputs == [f"{prefix}report"]
+    assert {"run_record", "cells", "attention_by_pair", "hub_map"} <= reported
+    assert reported >= {"training_history", "training_curves"} if trained else not reported & {"training_curves"}
+    assert reported >= {"recovery", "precision_recall"} if recovered else not reported & {"precision_recall"}
+
+
 def test_every_dataset_but_one_is_in_the_catalog_with_a_layer(tmp_path: Any) -> None:
     bootstrap_project(PROJECT)
     names = set().union(*(datasets(pipeline.datasets()) for pipeline in register_pipelines().values()))
@@ -78,4 +96,8 @@ def test_every_dataset_but_one_is_in_the_catalog_with_a_layer(tmp_path: Any) -> 
         catalog, conf = context.catalog, context.config_loader["catalog"]
     missing = {name for name in names if name not in catalog}
     assert missing == {"distance_bins", "demo.distance_bins"}  # in memory, within the stage that makes it
-    assert all("kedro-viz" in conf[name]["metadata"] for name in names - missing)
+    # What every stage uses has no layer: layers are drawn one after the other.
+    without_layer = {f"{prefix}{name}" for prefix in ("", "demo.") for name in ("run_record", "training_checkpoint")}
+    assert without_layer < names
+    for name in names - missing:
+        assert ("kedro-viz" in conf[name].get("metadata", {})) == (name not in without_layer), name

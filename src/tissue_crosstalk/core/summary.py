@@ -117,7 +117,9 @@ def tissue_palette(
     colors = adata.uns.get(f"{labels_key}_colors")
     labels = adata.obs[labels_key]
     if colors is not None and isinstance(labels.dtype, pd.CategoricalDtype):
-        by_type = dict(zip(map(str, labels.cat.categories), colors, strict=False))
+        # Fewer colours than categories are of another time's categories: nothing says which is whose.
+        has_all = len(colors) >= len(labels.cat.categories)
+        by_type = dict(zip(map(str, labels.cat.categories), colors, strict=False)) if has_all else {}
         if by_type.keys() & set(cell_types):
             distinct = cell_type_palette(cell_types)  # for types of the model that this tissue lacks
             own = [str(by_type.get(name, distinct[name])) for name in cell_types]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
+import math
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +82,42 @@ class FiguresDataset(Base):
             save_figures(data, folder, (".png", ".svg") if self._svg else (".png",))
 
     def preview(self) -> ImagePreview:
-        """Return the first PNG of the folder."""
+        """Return the PNGs of the folder, small and side by side."""
         from kedro_datasets._typing import ImagePreview
 
         figures = self.load()
         if not figures:
             raise DatasetError(f"the folder {str(self._filepath)!r} holds no figure.")
-        return ImagePreview(base64.b64encode(next(iter(figures.values()))).decode())
+        return ImagePreview(base64.b64encode(_contact_sheet(list(figures.values()))).decode())
 
     def _exists(self) -> bool:
         return Path(self._filepath).is_dir()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "svg": self._svg}
+
+
+_SHEET_WIDTH = 1600  # pixels
+_MOST_COLUMNS = 4
+_GAP = 12
+
+
+def _contact_sheet(figures: Sequence[bytes]) -> bytes:
+    """Return figures as one PNG, in rows of as many as there are columns in a square, at most four."""
+    from PIL import Image
+
+    n_columns = min(math.ceil(math.sqrt(len(figures))), _MOST_COLUMNS)
+    width = (_SHEET_WIDTH - (n_columns - 1) * _GAP) // n_columns
+    images = [Image.open(io.BytesIO(figure)).convert("RGB") for figure in figures]
+    small = [image.resize((width, max(round(image.height * width / image.width), 1))) for image in images]
+    rows = [small[start : start + n_columns] for start in range(0, len(small), n_columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    sheet = Image.new("RGB", (_SHEET_WIDTH, sum(heights) + (len(rows) - 1) * _GAP), "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            sheet.paste(image, (column * (width + _GAP), top))
+        top += height + _GAP
+    file = io.BytesIO()
+    sheet.save(file, format="png")
+    return file.getvalue()

@@ -26,7 +26,7 @@ ROWS_IN_PAGE: Final = 2_000
 _LONGEST_UNBROKEN: Final = 28  # characters of a cell
 
 FIGURE_DPI: Final = 200
-_CSS_PIXELS_PER_INCH: Final = 96
+_CSS_PIXELS_PER_INCH: Final = 125  # 96 would be as on paper, whose small print is read from nearer than a screen
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_SIZE: Final = 33  # signature, and IHDR with its length, name, 13 bytes and checksum
 
@@ -52,9 +52,12 @@ class Facts:
     ----------
     items
         Values by name, shown in this order. Long names with dots and underscores are broken there.
+    title
+        If not empty, they are folded away under it until they are asked for or printed.
     """
 
     items: Mapping[str, str]
+    title: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -194,7 +194,25 @@ def _parameters(results: StudyResults) -> Iterator[Block]:
         yield Text(("The run did not record its parameters.",))
         return
     yield Text(("Of the run that wrote this report. conf/base/parameters_<stage>.yml says what each means.",))
-    yield Facts({name: _value(value) for name, value in parameters.items()})
+    blocks: dict[str, dict[str, str]] = {}
+    for name, value in parameters.items():
+        block, field = _block_and_field(str(name))
+        blocks.setdefault(block, {})[field] = _value(value)
+    for block, fields in blocks.items():
+        yield Facts(fields, title=block)
+
+
+def _block_and_field(name: str) -> tuple[str, str]:
+    """Return the block of a parameter, that of the demo with its prefix, and the rest of its name.
+
+    >>> _block_and_field("training.network.n_heads"), _block_and_field("demo.training.patience")
+    (('training', 'network.n_heads'), ('demo.training', 'patience'))
+    >>> _block_and_field("seed")
+    ('general', 'seed')
+    """
+    parts = name.split(".")
+    n_block = 2 if parts[0] == "demo" and len(parts) > 2 else 1
+    return (".".join(parts[:n_block]), ".".join(parts[n_block:])) if len(parts) > n_block else ("general", name)
 
 
 def _data(results: StudyResults, cells: Cells) -> Iterator[Block]:
