@@ -317,6 +317,12 @@ def test_reports_go_where_they_are_wanted(study: Path, golden_reports: Path) -> 
     assert (outputs(study, "golden") / "hubs.parquet").is_file()
 
 
+def test_files_in_the_project_are_tracked_by_their_place_in_it(study: Path, golden_reports: Path) -> None:
+    runs = mlflow_runs(study)
+    [run] = runs[runs["tags.study"] == "golden"].to_dict("records")
+    assert (run["tags.tissue"], run["tags.model"]) == ("tests/golden/tissue.h5ad", "tests/golden/checkpoint")
+
+
 def test_amici_checkpoint_through_the_pipelines_answers_as_the_published_package(
     study: Path, golden: Path, golden_reports: Path
 ) -> None:

@@ -22,6 +22,7 @@ from tissue_crosstalk.params import (
     TrainingParams,
     check_run_time_parameters,
     demo_study,
+    network_threshold,
     study_name,
     user_study,
 )
@@ -101,6 +102,9 @@ def test_all_errors_of_a_block_come_together() -> None:
         (FlavoringParams, {"flavors": []}, "at least one of vanilla, value-weighted"),
         (FlavoringParams, {"flavors": ["vanilla", "vanilla"]}, "once each"),
         (ReportingParams, {"bin_size": 0}, "greater than 0"),
+        (ReportingParams, {"network_threshold": 1.5}, "less than or equal to 1"),
+        (ReportingParams, {"network_threshold": -0.1}, "greater than or equal to 0"),
+        (ReportingParams, {"save_svg": True}, "save_svg"),
         (TissueParams, {"n_neighbors": 0}, "greater than or equal to 1"),
     ],
 )
@@ -116,9 +120,46 @@ def test_names_from_the_command_line() -> None:
 
 
 def test_run_time_parameters() -> None:
-    check_run_time_parameters(["tissue", "study", "hubs", "demo"])
+    check_run_time_parameters(["tissue", "study", "hubs", "demo", "save_svg", "reports"])
     with pytest.raises(ParameterError, match=r"'studdy'. Did you mean 'study'\?"):
         check_run_time_parameters(["studdy"])
+
+
+@pytest.mark.parametrize(
+    ("given", "quantile", "expected"),
+    [
+        (None, 0.9, 0.2),
+        (None, 0.95, 0.1),
+        (None, 0.5, 1.0),
+        (None, 0.25, 1.0),  # twice by chance would be more than all
+        (None, 0.0, 1.0),
+        (0.3, 0.9, 0.3),
+        (0, 0.9, 0.0),  # every pair, which is not the same as none given
+        (1, 0.9, 1.0),
+    ],
+)
+def test_arrows_are_drawn_from_twice_what_chance_gives(given: float | None, quantile: float, expected: float) -> None:
+    reporting = ReportingParams(network_threshold=given)
+    assert network_threshold(reporting, HubsParams(attention_quantile_threshold=quantile)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "svg"),
+    [
+        ({}, "data/08_reporting", False),
+        ({"root": "/somewhere"}, "/somewhere/data/08_reporting", False),
+        ({"root": "/somewhere", "reports": "figures", "save_svg": True}, "/somewhere/figures", True),
+        ({"root": "/somewhere", "reports": "/elsewhere"}, "/elsewhere", False),
+    ],
+)
+def test_figures_go_where_they_are_wanted(given: dict[str, Any], folder: str, svg: bool) -> None:
+    loader = OmegaConfigLoader(str(PROJECT / "conf"), env="base", runtime_params=given, **CONFIG_LOADER_ARGS)
+    catalog = loader["catalog"]
+    for prefix, study in (("", "tissue"), ("demo.", "demo")):
+        for name, file in (("hub_map", "hub_map.png"), ("attention_maps", "attention_maps")):
+            dataset = catalog[f"{prefix}{name}"]["dataset"]
+            assert (dataset["filepath"], dataset["svg"]) == (f"{folder}/{study}/{file}", svg)
+        assert catalog[f"{prefix}report"]["dataset"]["filepath"] == f"{folder}/{study}/report.html"
 
 
 @pytest.mark.parametrize("name", ["embryo", "Embryo 2 z2", "2024", "é-1"])

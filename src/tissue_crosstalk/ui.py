@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import yaml
 from tissue_crosstalk.resolvers import PROJECT_PATH, tracking_uri
 
 SECONDS_TO_START = 120.0
+SECONDS_TO_STOP = 10.0
 _TRY_EVERY = 0.3
 
 
@@ -51,7 +53,18 @@ def serve(store: str, port: int) -> subprocess.Popen[bytes]:
         Address of the store.
     port
         Port on this machine, to which it answers this machine alone.
+
+    Raises
+    ------
+    SystemExit
+        If the port cannot be had: another server there would answer in this one's place.
     """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SystemExit(f"Port {port} cannot be had: {error.strerror}. Name another one: --port.") from error
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # One worker, and no server for jobs that nothing here uses: two processes in place of eleven.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -70,12 +83,13 @@ def wait_for(server: str, process: subprocess.Popen[bytes]) -> None:
     SystemExit
         If it ended instead, or does not answer in two minutes.
     """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's ports
     end = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < end:
         if process.poll() is not None:
             raise SystemExit("MLflow's server ended; is the port taken? Name another one: --port.")
         try:
-            with urllib.request.urlopen(f"{server}/health", timeout=5):
+            with direct.open(f"{server}/health", timeout=5):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(_TRY_EVERY)
@@ -83,12 +97,17 @@ def wait_for(server: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server with its workers."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
-    process.wait()
+    """End a server with its workers, and wait until they have."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + SECONDS_TO_STOP
+        try:
+            os.killpg(process.pid, ending)
+            while time.monotonic() < end:
+                process.poll()  # what has ended is of the group until it is asked after
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+        except (ProcessLookupError, PermissionError):  # none is left; macOS says the latter
+            return
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,14 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _show(run_list(store, store), open_browser=not given.no_browser)
         return
     server = f"http://127.0.0.1:{given.port}"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # or the server would outlive this program
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # or the server would outlive this program
+        if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(ending, lambda *_: sys.exit())
     process = serve(store, given.port)
     try:
         wait_for(server, process)
         _show(run_list(server, store), open_browser=not given.no_browser)
         process.wait()
-    except KeyboardInterrupt:
-        pass
     finally:
         stop(process)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from anndata import AnnData
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy import sparse
 
 from tissue_crosstalk.core.checkpoint import load_model
@@ -289,7 +291,29 @@ class TestFigures:
         dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
         dataset.save({"c": figure(), "d": figure("d")})
         assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["c.png", "d.png"]
-        assert base64.b64decode(str(dataset.preview())) == dataset.load()["c"]
+        assert dataset.load().keys() == {"c", "d"}
+
+    @pytest.mark.parametrize(("n_figures", "n_columns"), [(1, 1), (2, 2), (5, 3), (17, 4)])
+    def test_preview_shows_all_figures_side_by_side(self, tmp_path: Path, n_figures: int, n_columns: int) -> None:
+        """Figures of one colour each, twice as wide as high but for the first, which is a square."""
+        dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
+        colors = [(15 * number, 100, 0) for number in range(n_figures)]
+        figures = {}
+        for number, (red, green, blue) in enumerate(colors):
+            color = (red / 255, green / 255, blue / 255)
+            figures[f"{number:02d}"] = Figure(figsize=(1, 0.5 if number else 1), facecolor=color)
+        dataset.save(figures)
+        sheet = Image.open(io.BytesIO(base64.b64decode(str(dataset.preview())))).convert("RGB")
+        width = 1600 / n_columns
+        assert sheet.width == 1600
+        tops, n_rows = [5.0], -(-n_figures // n_columns)
+        for row in range(1, n_rows):  # the first row is as high as its highest
+            tops.append(tops[-1] + (width if row == 1 else width / 2))
+        assert sheet.height == pytest.approx(tops[-1] + (width if n_rows == 1 else width / 2), rel=0.05)
+        for number, color in enumerate(colors):
+            row, column = divmod(number, n_columns)
+            seen = sheet.getpixel((round((column + 0.5) * width), round(tops[row] + width / 4)))
+            assert seen == pytest.approx(color, abs=2), number
 
     def test_failed_save_keeps_what_was_there(self, tmp_path: Path) -> None:
         dataset = FiguresDataset(filepath=str(tmp_path / "figures"))
