@@ -91,8 +91,8 @@ def start(store: str, *arguments: str, **environment: str) -> subprocess.Popen[s
     )
 
 
-def test_a_taken_port_is_said_in_one_line(demo: Path, taken_port: int) -> None:
-    program = start(store_of(demo), "--port", str(taken_port), "--no-browser")
+def test_a_taken_port_is_said_in_one_line(tmp_path: Path, taken_port: int) -> None:
+    program = start(store_of(tmp_path), "--port", str(taken_port), "--no-browser")
     said, _ = program.communicate(timeout=SECONDS)
     assert program.returncode == 1
     assert len(said.splitlines()) == 1

@@ -192,7 +192,7 @@ class _WarningList(logging.Handler):
         """Keep a message."""
         message = record.getMessage()
         if record.name == _PYTHON_WARNINGS:
-            known = re.match(rf".*{__package__}.*?:\d+: \w+: (.*)", message)
+            known = re.match(rf"{re.escape(str(_PACKAGE))}.*?:\d+: \w+: (.*)", message)
             if known is None:  # another package's
                 return
             message = known[1]
@@ -200,6 +200,7 @@ class _WarningList(logging.Handler):
             self.messages.append(message)
 
 
+_PACKAGE = Path(__file__).parent
 _PYTHON_WARNINGS = "py.warnings"  # where Kedro has logging put those of the warnings module
 _WARNING_LOGGERS = (__package__, _PYTHON_WARNINGS)
 

@@ -87,9 +87,9 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture
 def viz(page: WatchedPage, address: str) -> Page:
-    """A page that asks this machine alone (Kedro-Viz wants a font from elsewhere), without the tour of its features."""
+    """A page that asks this machine alone (Kedro-Viz wants a font from elsewhere), and whose tour is closed."""
     page.page.route(lambda url: not url.startswith(address), lambda route: route.abort())
-    page.page.add_init_script("localStorage.setItem('showFeatureHints', 'false')")
+    page.page.add_locator_handler(page.page.locator(".feature-hints__close"), lambda close: close.click())
     return page.page
 
 

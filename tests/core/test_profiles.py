@@ -274,7 +274,6 @@ def test_a_flavor_alone_has_nothing_to_agree_with() -> None:
     assert list(table.columns) == ["flavor", "other", "receiver", "spearman", "edges"]
 
 
-@pytest.mark.xfail(strict=True, reason="the last of the cells that lie evenly is not counted: up to one cell too many")
 def test_a_sample_holds_no_more_edges_than_it_may() -> None:
     assert EdgeSample(10, 3, most=10).strength.size <= 10
 

@@ -170,13 +170,13 @@ class EdgeSample:
     n_neighbors
         Slots per cell.
     most
-        Edges to keep at most; all where the tissue has no more.
+        Edges to keep at most, but those of one cell in any case; all where the tissue has no more.
     """
 
     def __init__(self, n_cells: int, n_neighbors: int, most: int = MOST_SAMPLED) -> None:
-        self._step = max(-(-n_cells * n_neighbors // most), 1)
+        most_cells = max(most // max(n_neighbors, 1), 1)
+        chosen = np.arange(0, n_cells, max(-(-n_cells // most_cells), 1))
         self._rows = np.full(n_cells, -1, dtype=np.int64)
-        chosen = np.arange(0, n_cells, self._step)
         self._rows[chosen] = np.arange(len(chosen))
         self.cells = chosen
         self.strength = np.full((len(chosen), n_neighbors), np.nan, dtype=np.float32)

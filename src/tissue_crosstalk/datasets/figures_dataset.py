@@ -72,7 +72,8 @@ class FiguresDataset(Base):
         """
         if not self._exists():
             raise DatasetError(f"there is no folder {str(self._filepath)!r}; run the pipeline that draws the figures.")
-        return {file.stem: file.read_bytes() for file in sorted(Path(self._filepath).glob("*.png"))}
+        files = sorted(Path(self._filepath).glob("*.png"), key=lambda file: file.stem)
+        return {file.stem: file.read_bytes() for file in files}
 
     def save(self, data: dict[str, Figure]) -> None:
         """Save the figures by name; the folder appears whole or not at all."""

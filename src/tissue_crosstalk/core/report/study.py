@@ -158,13 +158,13 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
     paragraphs = [
         f"Each of {len(cells.names):,} cells attends to its {_neighbors_per_cell(results, cells)} nearest neighbors of "
         f"other types with {results.model.network.settings.n_heads} heads. Attention is strong where it is above the "
-        f"{quantile:.0%} quantile of its receiver type.",
+        f"{quantile:.4g} quantile of its receiver type.",
     ]
     if named:
         paragraphs.append(
             f"In {results.flavor} attention, these pairs of types have the largest share of strong edges, from sender "
             f"to receiver: {'; '.join(named)}. If attention ignored types, each pair would have about "
-            f"{1 - quantile:.0%}."
+            f"{100 * (1 - quantile):.3g}%."
         )
     paragraphs.append(_hubs_in_words(results))
     yield Text(tuple(paragraphs))
@@ -175,10 +175,11 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
 def _hubs_in_words(results: StudyResults) -> str:
     selection, niches = results.hub_selection, results.hub_niches
     isolated = selection["isolated_cells"] / max(selection["cells"], 1)
-    words = (
-        f"Cells fall in {selection['n_clusters']} communication hubs; {isolated:.1%} of the cells have no strong "
-        "neighbor and are in none."
-    )
+    words = f"Cells fall in {selection['n_clusters']} communication hubs; "
+    if selection["parameters"]["isolated"] == "cluster":
+        words += "those without a strong neighbor are clustered with the others."
+    else:
+        words += f"{isolated:.1%} of the cells have no strong neighbor and are in none."
     likeness, at_random = niches.get("adjusted_rand"), niches.get("adjusted_rand_at_random")
     if likeness is not None and at_random is not None:
         words += (
