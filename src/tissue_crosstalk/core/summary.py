@@ -55,7 +55,7 @@ def draw_summaries(
         If a receiver type is unknown, or there is no such head.
     """
     from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
-    from tissue_crosstalk.core.plots.style import unique_file_names
+    from tissue_crosstalk.core.plots.style import unique_file_names, without_collection
 
     figures: dict[str, Figure] = {}
     for flavor, bins in binned.items():
@@ -64,21 +64,22 @@ def draw_summaries(
         largest = bins.largest_attention(min_bin_count)
         stems = unique_file_names(bins.cell_types)
         head = "" if sel_head is None else f"_head{sel_head}"
-        for receiver in wanted:
-            figures[f"{flavor}_{stems[receiver]}{head}"] = plot_attention_summary(
-                table,
-                receiver,
-                palette=palette,
-                n_heads=bins.n_heads,
-                max_distance=bins.max_distance,
-                bin_size=bins.bin_size,
-                min_bin_count=min_bin_count,
-                y_max=largest,
-                flavor=flavor,
-                sel_head=sel_head,
-                histogram=histogram if plot_histogram else None,
-                distance_unit=distance_unit,
-            )
+        with without_collection():
+            for receiver in wanted:
+                figures[f"{flavor}_{stems[receiver]}{head}"] = plot_attention_summary(
+                    table,
+                    receiver,
+                    palette=palette,
+                    n_heads=bins.n_heads,
+                    max_distance=bins.max_distance,
+                    bin_size=bins.bin_size,
+                    min_bin_count=min_bin_count,
+                    y_max=largest,
+                    flavor=flavor,
+                    sel_head=sel_head,
+                    histogram=histogram if plot_histogram else None,
+                    distance_unit=distance_unit,
+                )
     return figures
 
 

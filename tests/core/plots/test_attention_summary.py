@@ -82,7 +82,9 @@ def curves(axes: Axes) -> dict[str, Any]:
 
 def only(axes: Any, kind: type) -> Any:
     """Return the one collection of a kind that a panel holds."""
-    (found,) = (artist for artist in axes.collections if isinstance(artist, kind))
+    (found,) = (
+        artist for artist in axes.collections if isinstance(artist, kind) and not artist.get_label().startswith("_l")
+    )
     return found
 
 
@@ -253,11 +255,20 @@ def test_senders_are_named_at_their_lines(draw: Callable[..., Any], n_types: int
         names = [text for text in axes.texts if text.get_text()]
         assert [text.get_text() for text in names] == list(reversed(many_types(n_types)[1:]))
         assert [text.get_color() for text in names] == [readable_on_white(palette[text.get_text()]) for text in names]
-        leaders = [line for line in axes.lines if line.get_label() == "_leader"]
-        heights = [
-            (leader.get_ydata()[-1], text.get_position()[1]) for leader, text in zip(leaders, names, strict=True)
+        (leaders,) = [artist for artist in axes.collections if artist.get_label() == "_leaders"]
+        ends = [
+            (tuple(segment[-1]), to_hex(color))
+            for segment, color in zip(leaders.get_segments(), leaders.get_colors(), strict=True)
         ]
-        assert all(dot == text for dot, text in heights)
+        expected = [(text.get_position()[1], palette[text.get_text()]) for text in names]
+        assert [(y, color) for (_, y), color in ends] == expected
+        dots = [artist for artist in axes.collections if artist.get_label() == "_dots"]
+        drawn = {
+            (*place, to_hex(color))
+            for artist in dots
+            for place, color in zip(artist.get_offsets().tolist(), artist.get_facecolors(), strict=True)
+        }
+        assert drawn == {(*end, color) for end, color in ends}
     assert not any(axes.texts for axes in panels(figure) if axes not in labelled)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 
 POINTS_PER_INCH: Final = 72.0
 LONGEST_LABEL: Final = 40  # characters
-_MOST_TICKS: Final = 6
+_MOST_TICKS_PER_INCH: Final = 2.2
 
 _HANDLE_LENGTH: Final = 1.6  # in font sizes, like the next three
 _HANDLE_PAD: Final = 0.5
@@ -102,6 +103,7 @@ def shorten(label: str, most: int = LONGEST_LABEL) -> str:
     return f"{line[:head].rstrip()}…{line[len(line) - tail :].lstrip()}"
 
 
+@functools.lru_cache(maxsize=4096)
 def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> float:
     """Return how wide one line of text is, in inches."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
@@ -242,7 +244,7 @@ def distance_ticks(max_distance: float, bin_size: float, width: float) -> list[f
     """
     n_bins = math.floor(max_distance / bin_size + 1e-9)
     for step in (multiple * 10**power for power in range(20) for multiple in (1, 2, 4, 5)):
-        if n_bins // step < _MOST_TICKS:
+        if n_bins // step < max(width * _MOST_TICKS_PER_INCH, 2):
             ticks = [number * bin_size for number in range(0, n_bins + 1, step)]
             room = width * step * bin_size / max_distance
             if len(ticks) == 1 or max(text_width(f"{tick:g}") for tick in ticks) + 0.08 < room:

@@ -61,6 +61,8 @@ _LEADER: Final = 0.26
 _LABEL_STEP: Final = 0.12
 _LABEL_DOT: Final = 0.18
 _GROUP_GAP: Final = 0.12
+_Y_LABEL: Final = 0.34
+_X_LABEL: Final = 0.2
 _HALF_LINE: Final = 0.5 * FONT_SIZE / POINTS_PER_INCH
 
 _STEPS: Final = (1, 2, 2.5, 5, 10)
@@ -187,15 +189,19 @@ def plot_attention_summary(
         for panel in panels.first_column:
             name = "attention" if flavor == terms.VANILLA else f"{flavor} attention"
             panel.set_ylabel(f"{name}\n(mean ± sd)" if flavor != terms.VANILLA else f"{name} (mean ± sd)")
+            panel.yaxis.set_label_coords(-_Y_LABEL / panels.panel_width, 0.5)  # else it is placed by measuring all text
         along = FixedLocator(distance_ticks(max_distance, bin_size, panels.panel_width))
         for panel in panels.lowest:
             panel.xaxis.set_major_locator(along)
             panel.set_xlabel(distance_label)
+            panel.xaxis.set_label_coords(0.5, -_X_LABEL / panels.panel_height)
         if panels.histogram is not None and counts is not None:
             _draw_histogram(panels.histogram, counts, bin_size)
             panels.histogram.set_xlim(-0.02 * max_distance, max_distance)
             panels.histogram.xaxis.set_major_locator(along)
             panels.histogram.set_xlabel(distance_label)
+            panels.histogram.xaxis.set_label_coords(0.5, -_X_LABEL / _HISTOGRAM)
+            panels.histogram.yaxis.set_label_coords(-_Y_LABEL / panels.panel_width, 0.5)
         for (head, group), panel in panels.labelled.items():
             _label_lines(panel, groups[group], curves.get(head, {}), styles, panels.panel_height, panels.panel_width)
         return panels.canvas.figure
@@ -214,6 +220,12 @@ class _Curve:
         self.sd = np.full(n_bins, np.nan)
         self.mean[position - first] = mean
         self.sd[position - first] = sd
+
+    def marked(self, every: int) -> list[int]:
+        """Return which bins have a marker: every so many of those that are known, and those that stand alone."""
+        known = np.flatnonzero(np.isfinite(self.mean))
+        alone = [run.start for run in self.runs() if run.stop - run.start == 1]
+        return sorted({*known[::every].tolist(), *alone})
 
     def runs(self) -> list[slice]:
         """Return the stretches without a missing bin."""
@@ -335,6 +347,7 @@ def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tu
     bars: list[NDArray[np.float64]] = []
     bar_colors: list[tuple[float, float, float, float]] = []
     alpha = 0.2 if len(curves) <= MOST_OPAQUE else 0.1
+    every = 1 if len(curves) <= MOST_OPAQUE else 4  # a marker at every bin of many lines is in the way of others
     for name, curve in curves.items():
         color, marker = styles[name]
         low, high = curve.mean - curve.sd, curve.mean + curve.sd
@@ -354,6 +367,7 @@ def _draw_head(axes: Axes, curves: Mapping[str, _Curve], styles: Mapping[str, tu
                 curve.mean,
                 color=color,
                 marker=marker,
+                markevery=curve.marked(every),
                 markersize=2.4,
                 markeredgewidth=0.0,
                 linewidth=1.0,
@@ -387,26 +401,14 @@ def _label_lines(
     ends.sort()
     wanted = [(value - bottom) / (top - bottom) * height for value, _, _ in ends]
     placed = spread_apart(wanted, _LABEL_STEP, 0.0, height - _HALF_LINE)
+    corner = 1 + 0.05 / width  # leaders run flat to the edge of the panel, then slant to the name
+    leaders: list[list[tuple[float, float]]] = []
+    dots: dict[str, list[tuple[float, float, str]]] = {marker: [] for _, marker in styles.values()}
     for (value, x, name), position in zip(ends, placed, strict=True):
         color, marker = styles[name]
-        corner = 1 + 0.05 / width  # leaders run flat to the edge of the panel, then slant to the name
-        axes.add_artist(
-            Line2D(
-                [(x - left) / (right - left), corner, 1 + _LABEL_DOT / width],
-                [(value - bottom) / (top - bottom), (value - bottom) / (top - bottom), position / height],
-                transform=axes.transAxes,
-                color=color,
-                linewidth=0.6,
-                linestyle=(0, (1.5, 1.5)),
-                marker=marker,
-                markevery=[2],
-                markersize=3.0,
-                markeredgewidth=0.0,
-                clip_on=False,
-                zorder=2,
-                label="_leader",
-            )
-        )
+        start, end = (value - bottom) / (top - bottom), (1 + _LABEL_DOT / width, position / height)
+        leaders.append([((x - left) / (right - left), start), (corner, start), end])
+        dots[marker].append((*end, color))
         axes.text(
             1 + _LEADER / width,
             position / height,
@@ -417,6 +419,25 @@ def _label_lines(
             ha="left",
             parse_math=False,
         )
+    axes.add_artist(
+        LineCollection(
+            leaders,
+            colors=[styles[name][0] for _, _, name in ends],
+            linewidths=0.6,
+            linestyles=[(0, (1.5, 1.5))],
+            transform=axes.transAxes,
+            clip_on=False,
+            zorder=2,
+            label="_leaders",
+        )
+    )
+    for marker, places in dots.items():
+        if places:
+            x_of_dots, y_of_dots, shades = zip(*places, strict=True)
+            axes.scatter(
+                x_of_dots, y_of_dots, s=9.0, c=list(shades), marker=marker, linewidths=0.0, transform=axes.transAxes,
+                clip_on=False, zorder=3, label="_dots",
+            )  # fmt: skip
 
 
 def _draw_histogram(axes: Axes, counts: pd.DataFrame, bin_size: float) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import gc
 import hashlib
 import io
 import os
 import re
 import threading
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -93,7 +95,8 @@ _METADATA: Final[Mapping[str, Mapping[str, None]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_PNG_COMPRESSION: Final = 4  # of 9: twice as fast as the usual 6, for a few percent more bytes
+# Runs of one colour are what figures are made of: half the time of the usual search, for a tenth more bytes.
+_PNG_COMPRESSION: Final[Mapping[str, int]] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 _LONGEST_STEM: Final = 100  # bytes; file systems allow 255, and suffixes and temporary names are to be added
 _WINDOWS_DEVICES: Final = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
@@ -115,6 +118,22 @@ def figure_style() -> Iterator[None]:
     settings: Any = dict(STYLE)  # recent stubs want every key as a literal
     with _style_lock, mpl.rc_context(settings):
         yield
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from running inside a ``with`` block in which many figures are made.
+
+    A figure is thousands of objects that live on. Each collection would go through all of them, and through all that
+    the program holds besides, for next to no garbage: up to half of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path:
@@ -163,7 +182,7 @@ def save_figures(
     suffixes
         File formats; each figure is written in all of them.
     """
-    with ThreadPoolExecutor(1) as others:
+    with without_collection(), ThreadPoolExecutor(1) as others:
         writing = []
         for stem, figure in figures.items():
             for suffix in suffixes:
@@ -209,7 +228,7 @@ def _write(content: Image.Image | bytes, target: Path) -> None:
         if isinstance(content, bytes):
             unfinished.write_bytes(content)
         else:
-            content.save(unfinished, format="png", dpi=content.info["dpi"], compress_level=_PNG_COMPRESSION)
+            content.save(unfinished, format="png", dpi=content.info["dpi"], **_PNG_COMPRESSION)
 
 
 def cell_type_palette(
@@ -329,6 +348,7 @@ def distinct_colors(n_colors: int) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+@functools.lru_cache(maxsize=1024)
 def readable_on_white(color: str) -> str:
     """Return a colour, darkened where text in it would be hard to read on white.
 
