@@ -75,7 +75,8 @@ def reported(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("root_of", "study", "run_name"), [("demo", "demo", "demo"), ("reported", "known", "known reporting")]
+    ("root_of", "study", "run_name"),
+    [("demo", "demo", "demo"), pytest.param("reported", "known", "known reporting", marks=pytest.mark.slow)],
 )
 def test_a_run_is_tagged_with_what_it_came_from(
     request: pytest.FixtureRequest, demo: Path, root_of: str, study: str, run_name: str
@@ -101,6 +102,7 @@ def test_a_run_is_tagged_with_the_commit(demo: Path) -> None:
         assert (found.stdout.strip(), len(commit)) == (b"commit", 40)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_run_came_from(reported: Path, demo: Path) -> None:
     page, run = (reported / "data/08_reporting/known/report.html").read_text(encoding="utf-8"), tracked(reported)
     assert "<title>Who talks to whom: known</title>" in page
@@ -112,6 +114,7 @@ def test_the_report_says_what_the_run_came_from(reported: Path, demo: Path) -> N
     assert (run.get("tags.git_commit") or "<dt>Python</dt>") in chapter(page, "Versions")
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_run_warned_of(reported: Path, demo: Path) -> None:
     told = chapter((reported / "data/08_reporting/known/report.html").read_text(encoding="utf-8"), "Warnings")
     words = "max_distance 1e+06 and bin_size 1e+06 do not fit the unit of the coordinates"
@@ -120,6 +123,7 @@ def test_the_report_says_what_the_run_warned_of(reported: Path, demo: Path) -> N
     assert "do not fit the unit" not in fitting
 
 
+@pytest.mark.slow
 def test_nothing_listens_after_a_run(reported: Path, demo: Path) -> None:
     assert listening() == []
 
