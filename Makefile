@@ -32,11 +32,14 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file's tests stay together: they share their runs of the project.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 unit: $(INSTALLED)  ## The tests but for the slow, the browser's and the real-data ones, which CI runs as well
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow and not browser and not real_data") $(ARGS)
+	$(PYTEST) $(if $(CI),,-m "not slow and not browser and not real_data") $(ARGS)
 
 real: $(INSTALLED)  ## All tests, the slow, the browser's and the real-data ones, too
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run
