@@ -285,6 +285,27 @@ def test_padding_is_possible_where_the_error_says_so(model: CrosstalkModel, adat
     assert np.isfinite(some.attention).all()
 
 
+def test_pairs_equal_those_of_the_pipeline(demo: Path) -> None:
+    module = AttentionModule.load(demo / "data/07_model_output/demo")
+    stored = pd.read_parquet(demo / "data/08_reporting/demo/attention_by_pair.parquet")
+    for flavor in ("vanilla", "gene-weighted"):
+        expected = stored[stored["flavor"] == flavor].drop(columns="flavor").reset_index(drop=True)
+        pairs = module.with_flavor(flavor).attention_by_pair()
+        pd.testing.assert_frame_equal(pairs, expected.astype({"receiver": object, "sender": object}), rtol=1e-6)
+    with pytest.raises(ParameterError, match="attention_quantile_threshold must be at least 0 and below 1"):
+        module.attention_by_pair(1.0)
+
+
+def test_pairs_are_drawn(module: AttentionModule) -> None:
+    palette = {"T0": "red", "T1": "green", "T2": "blue", "T3": "black"}
+    matrix = module.with_flavor("gene-weighted").plot_attention_matrix(palette=palette, show=False)
+    assert "gene-weighted" in matrix.texts[0].get_text()
+    network = module.plot_interaction_network(0.8, palette=palette, show=False)
+    assert any("at least 40 %" in text.get_text() for text in network.texts)
+    chosen = module.plot_interaction_network(threshold=0.25, show=False)
+    assert any("at least 25 %" in text.get_text() for text in chosen.texts)
+
+
 def test_colors_are_used_also_where_the_tissue_lacks_a_type(model: CrosstalkModel, adata: AnnData) -> None:
     from tissue_crosstalk.core.summary import tissue_palette
 

@@ -25,8 +25,9 @@ from tissue_crosstalk.core.flavors import check_flavors, weigh
 from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
 from tissue_crosstalk.core.model_input import prepare_for_model
 from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.profiles import pair_table, share_to_draw, strong_edges
 from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
-from tissue_crosstalk.core.strong_edges import StrengthShard
+from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds
 from tissue_crosstalk.core.summary import draw_summaries, tissue_palette
 from tissue_crosstalk.core.training_settings import TrainingSettings
 
@@ -528,6 +529,80 @@ class AttentionModule:
             _display(figures.values())
         return dict(zip(receivers, figures.values(), strict=True))
 
+    def attention_by_pair(self, attention_quantile_threshold: float = 0.9) -> pd.DataFrame:
+        """Return mean and strong attention of each pair of cell types.
+
+        Parameters
+        ----------
+        attention_quantile_threshold
+            Per receiver type, attention above this quantile of its positive values is strong.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See :func:`~tissue_crosstalk.core.profiles.pair_table`.
+
+        Raises
+        ------
+        ParameterError
+            If the quantile is not at least 0 and below 1.
+        """
+        HubSettings(attention_quantile_threshold=attention_quantile_threshold)  # checks it
+        n_types, labels = len(self.cells.cell_types), self.cells.labels
+        shard = StrengthShard(self.receivers, self.attention.max(axis=0), self._nn_idx, self._nn_dist)
+        thresholds = attention_thresholds([shard], labels, n_types, attention_quantile_threshold)
+        bins = DistanceBins(self.cells.cell_types, len(self._patterns))
+        bins.add(self.attention, self._nn_dist, self._labels, self._sender_labels)
+        return pair_table(bins, strong_edges([shard], labels, n_types, thresholds[labels]), self._labels)
+
+    def plot_attention_matrix(
+        self,
+        attention_quantile_threshold: float = 0.9,
+        *,
+        palette: str | Sequence[str] | Mapping[str, str] | None = None,
+        show: bool = True,
+    ) -> Figure:
+        """Draw mean and strong attention of each pair of cell types (see :meth:`attention_by_pair`).
+
+        Parameters
+        ----------
+        attention_quantile_threshold
+            As of :meth:`attention_by_pair`.
+        palette, show
+            As of :meth:`plot_attention_summary`.
+        """
+        from tissue_crosstalk.core.plots.attention_matrix import plot_attention_matrix
+
+        pairs = self.attention_by_pair(attention_quantile_threshold)
+        return _shown(plot_attention_matrix(pairs, self._palette(palette), flavor=self.flavor), show=show)
+
+    def plot_interaction_network(
+        self,
+        attention_quantile_threshold: float = 0.9,
+        *,
+        threshold: float | None = None,
+        palette: str | Sequence[str] | Mapping[str, str] | None = None,
+        show: bool = True,
+    ) -> Figure:
+        """Draw which cell types attend strongly to which (see :meth:`attention_by_pair`).
+
+        Parameters
+        ----------
+        attention_quantile_threshold
+            As of :meth:`attention_by_pair`.
+        threshold
+            Share of a pair's edges that must be strong for an arrow; None: twice what chance gives, one minus the
+            quantile.
+        palette, show
+            As of :meth:`plot_attention_summary`.
+        """
+        from tissue_crosstalk.core.plots.interaction_network import plot_interaction_network
+
+        pairs = self.attention_by_pair(attention_quantile_threshold)
+        least = share_to_draw(attention_quantile_threshold) if threshold is None else threshold
+        figure = plot_interaction_network(pairs, self._palette(palette), threshold=least, flavor=self.flavor)
+        return _shown(figure, show=show)
+
     def _palette(self, palette: str | Sequence[str] | Mapping[str, str] | None) -> Mapping[str, str]:
         from tissue_crosstalk.core.plots.style import cell_type_palette
 
@@ -587,6 +662,12 @@ def _description(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise ResultError(f"{str(file)!r} must hold a JSON object. Got {type(description).__name__} instead.")
     return description
+
+
+def _shown(figure: Figure, *, show: bool) -> Figure:
+    if show:
+        _display([figure])
+    return figure
 
 
 def _display(figures: Any) -> None:

@@ -224,8 +224,10 @@ def network_threshold(reporting: ReportingParams, hubs: HubsParams) -> float:
     >>> network_threshold(ReportingParams(), HubsParams(attention_quantile_threshold=0.95))
     0.1
     """
-    by_chance = 1 - hubs.attention_quantile_threshold
-    return reporting.network_threshold if reporting.network_threshold is not None else round(min(2 * by_chance, 1), 9)
+    from tissue_crosstalk.core.profiles import share_to_draw  # with scipy, which loading the parameters does not need
+
+    given = reporting.network_threshold
+    return share_to_draw(hubs.attention_quantile_threshold) if given is None else given
 
 
 def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:

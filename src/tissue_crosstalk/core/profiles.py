@@ -265,6 +265,17 @@ def strong_edges(
     return counts.reshape(n_types, n_types)
 
 
+def share_to_draw(quantile: float) -> float:
+    """Return twice the share of strong edges that a pair of types has by chance: what is worth an arrow.
+
+    Parameters
+    ----------
+    quantile
+        Of the positive attention of a receiver type, above which attention is strong.
+    """
+    return round(min(2 * (1 - quantile), 1.0), 9)  # 0.2, not 0.19999999999999996
+
+
 def pair_table(bins: DistanceBins, strong: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]) -> pd.DataFrame:
     """Return the attention of each pair of types.
 
