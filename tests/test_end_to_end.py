@@ -469,7 +469,7 @@ def test_hubs_are_compared_between_conditions_with_sections_as_the_unit(study: P
 @pytest.mark.slow
 def test_stages_run_one_by_one(study: Path, awkward_tissue: Path) -> None:
     before = digests(outputs(study, "awkward"))
-    given = {"study": "awkward", "tissue": str(awkward_tissue), "hubs": HUBS}
+    given = {"study": "awkward", "tissue": str(awkward_tissue), "hubs": HUBS, "flavoring": TWO_FLAVORS}
     for stage in ("extraction", "flavoring", "hubs"):
         run_project(study, stage, **given)
     assert digests(outputs(study, "awkward")) == before
