@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.io import DataCatalog
 
 from sessions import PROJECT, run_project
 from tissue_crosstalk import hooks
+from tissue_crosstalk.datasets import AnnDataDataset
 from tissue_crosstalk.hooks import _WarningList
 from tissue_crosstalk.provenance import git_commit
 
@@ -207,3 +209,32 @@ def test_nothing_is_kept_after_the_end_and_all_is_forgotten_at_the_next_beginnin
     heard.stop()
     heard.stop()
     assert listening() == []
+
+
+# --- Files that cannot be hashed, and names
+
+
+def test_a_file_that_cannot_be_read_is_tagged_without_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's run is closed all the same: the node that loads the tissue fails, not the hook."""
+
+    def refused(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(hooks, "digest", refused)
+    tissue = tmp_path / "tissue.h5ad"
+    tissue.write_bytes(b"no tissue")
+    with pytest.raises(Exception, match=r"tissue\.h5ad.* cannot be read"):
+        run_project(tmp_path, "training", study="mine", tissue=str(tissue))
+    run = tracked(tmp_path)
+    assert (run["status"], run["tags.study"], run["tags.mlflow.runName"]) == ("FAILED", "mine", "mine training")
+    assert run["tags.tissue"] == tissue.resolve().as_posix()
+    assert "tags.tissue_sha256" not in run
+
+
+def test_remote_files_are_not_taken_for_those_here(tmp_path: Path) -> None:
+    here = AnnDataDataset(filepath=str(tmp_path / "tissue.h5ad"))
+    there = AnnDataDataset(filepath="memory://data/tissue.h5ad")
+    assert hooks._files(["tissue"], DataCatalog({"tissue": here})) == {"tissue": tmp_path / "tissue.h5ad"}
+    assert hooks._files(["tissue"], DataCatalog({"tissue": there})) == {}
+    demo = DataCatalog({"demo.simulated_tissue": here, "demo.model_input": here})
+    assert hooks._files(demo.keys(), demo) == {"tissue": tmp_path / "tissue.h5ad"}

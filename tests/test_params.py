@@ -103,7 +103,7 @@ def test_all_errors_of_a_block_come_together() -> None:
         (FlavoringParams, {"flavors": ["vanilla", "vanilla"]}, "once each"),
         (ReportingParams, {"bin_size": 0}, "greater than 0"),
         (ReportingParams, {"network_threshold": 1.5}, "less than or equal to 1"),
-        (ReportingParams, {"network_threshold": -0.1}, "greater than or equal to 0"),
+        (ReportingParams, {"network_threshold": 0}, "greater than 0"),
         (ReportingParams, {"save_svg": True}, "save_svg"),
         (TissueParams, {"n_neighbors": 0}, "greater than or equal to 1"),
     ],
@@ -130,17 +130,17 @@ def test_run_time_parameters() -> None:
     [
         (None, 0.9, 0.2),
         (None, 0.95, 0.1),
-        (None, 0.5, 1.0),
-        (None, 0.25, 1.0),  # twice by chance would be more than all
+        (None, 0.5, 0.75),  # half-way from chance to all
+        (None, 0.25, 0.875),
         (None, 0.0, 1.0),
+        (None, 1 - 1e-12, 1e-9),
         (0.3, 0.9, 0.3),
-        (0, 0.9, 0.0),  # every pair, which is not the same as none given
         (1, 0.9, 1.0),
     ],
 )
 def test_arrows_are_drawn_from_twice_what_chance_gives(given: float | None, quantile: float, expected: float) -> None:
     reporting = ReportingParams(network_threshold=given)
-    assert network_threshold(reporting, HubsParams(attention_quantile_threshold=quantile)) == expected
+    assert network_threshold(reporting, quantile) == expected
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ class RunRecord:
 
     def __init__(self) -> None:
         self._study = self._demo = ""
+        self._context: KedroContext | None = None
         self._project = Path()
         self._files: dict[str, Path] = {}
         self._digests: dict[Path, str] = {}
@@ -103,7 +104,7 @@ class RunRecord:
         """Note study and project."""
         given = (context._runtime_params or {}).get("study")
         self._study, self._demo = str(given or context.config_loader["globals"]["study"]), demo_study(given)
-        self._project = Path(context.project_path)
+        self._context, self._project = context, Path(context.project_path)
 
     @hook_impl(trylast=True)  # after kedro-mlflow has opened the run
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -119,7 +120,8 @@ class RunRecord:
             "versions": package_versions(),
         }
         tags = {"study": self._record["study"]}
-        if not (run_params.get("runtime_params") or {}).get("parent_run"):  # a sweep names its runs itself
+        # A sweep names its runs itself, and so may the configuration.
+        if not (run_params.get("runtime_params") or {}).get("parent_run") and not self._has_run_name():
             names = [name for name in run_params.get("pipeline_names") or () if name not in (DEMO, "__default__")]
             tags["mlflow.runName"] = " ".join([self._record["study"], *names])
         _set_tags(tags | ({} if commit is None else {"git_commit": commit}))
@@ -133,7 +135,7 @@ class RunRecord:
         if not names:
             return None
         files = {
-            kind: {"name": path.name, "sha256": self._digest(path)}
+            kind: {"name": path.name, "sha256": self._digest(path) or "unknown"}
             for kind, path in self._files.items()
             if path.exists()
         }
@@ -151,15 +153,28 @@ class RunRecord:
         """Listen no more."""
         self._warnings.stop()
 
+    def _has_run_name(self) -> bool:
+        settings = getattr(self._context, "mlflow", None)  # where kedro-mlflow has put them
+        return settings is not None and settings.tracking.run.name is not None
+
     def _tag_files(self, files: Mapping[str, Path]) -> None:
+        if not _is_tracked():
+            return
         for kind, path in files.items():
             if path.exists():
-                _set_tags({kind: self._shown(path), f"{kind}_sha256": self._digest(path)})
+                known = self._digest(path)
+                _set_tags({kind: self._shown(path)} | ({} if known is None else {f"{kind}_sha256": known}))
 
-    def _digest(self, path: Path) -> str:
-        """Return the hash of a file or folder, computed once per run: what the run reads it does not write."""
+    def _digest(self, path: Path) -> str | None:
+        """Return the hash of a file or folder, computed once per run: what the run reads it does not write.
+
+        None where it cannot be read: the node that loads it says so, and an error here would leave MLflow's run open.
+        """
         if path not in self._digests:
-            self._digests[path] = digest(path)
+            try:
+                self._digests[path] = digest(path)
+            except OSError:
+                return None
         return self._digests[path]
 
     def _shown(self, path: Path) -> str:
@@ -215,15 +230,22 @@ def _files(names: Iterable[str], catalog: DataCatalog) -> dict[str, Path]:
     for name in sorted(names):
         for kind, datasets in (("tissue", TISSUES), ("model", MODELS)):
             dataset = catalog.get(name) if _without_namespace(name) in datasets else None
-            if isinstance(dataset, (AnnDataDataset, ModelDataset)):  # else in memory: a test's, or another catalog's
+            # Else in memory, or elsewhere: the path of a remote file may be that of another one here.
+            if isinstance(dataset, (AnnDataDataset, ModelDataset)) and dataset.is_local:
                 files[kind] = Path(dataset.filepath)
     return files
+
+
+def _is_tracked() -> bool:
+    import mlflow
+
+    return mlflow.active_run() is not None  # tracking may be off
 
 
 def _set_tags(tags: Mapping[str, str]) -> None:
     import mlflow
 
-    if mlflow.active_run() is not None:  # tracking may be off
+    if _is_tracked():
         mlflow.set_tags(dict(tags))
 
 

@@ -152,7 +152,7 @@ class ReportingParams:
     sel_head: int | None = Field(default=None, ge=0)
     plot_histogram: bool = True
     palette: str | tuple[str, ...] | dict[str, str] | None = None
-    network_threshold: float | None = Field(default=None, ge=0, le=1)
+    network_threshold: float | None = Field(default=None, gt=0, le=1)
     distance_unit: str = ""
 
 
@@ -218,16 +218,16 @@ def check_seed(seed: object) -> None:
         raise ParameterError(f"seed must be a whole number from 0 to {LARGEST_SEED - 1}. Got {seed!r} instead.")
 
 
-def network_threshold(reporting: ReportingParams, hubs: HubsParams) -> float:
+def network_threshold(reporting: ReportingParams, quantile: float) -> float:
     """Return from what share of strong edges on a pair is drawn: as set, else twice what chance gives.
 
-    >>> network_threshold(ReportingParams(), HubsParams(attention_quantile_threshold=0.95))
+    >>> network_threshold(ReportingParams(), 0.95)
     0.1
     """
     from tissue_crosstalk.core.profiles import share_to_draw  # with scipy, which loading the parameters does not need
 
     given = reporting.network_threshold
-    return share_to_draw(hubs.attention_quantile_threshold) if given is None else given
+    return share_to_draw(quantile) if given is None else given
 
 
 def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:

@@ -113,6 +113,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Show the list of runs, and serve it until Ctrl-C where the store is this project's own."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.epilog = "The store is that of MLFLOW_TRACKING_URI, else mlflow.db in the project's folder."
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     given = parser.parse_args(arguments)

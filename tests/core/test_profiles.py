@@ -128,7 +128,8 @@ def naive_heads(case: Made) -> pd.DataFrame:
                 shares = [float(case.attention[head, cell, slot]) for slot in there]
                 dummy = min(max(1 - sum(shares), 0.0), 1.0)
                 entropy = -sum(share * math.log(share) for share in [*shares, dummy] if share > 0)
-                measures.append((dummy, entropy, entropy / math.log(1 + len(there)) if there else 0.0))
+                if there:
+                    measures.append((dummy, entropy, entropy / math.log(1 + len(there))))
             if measures:
                 rows.append((head, name, len(measures), *np.mean(measures, axis=0)))
     return pd.DataFrame(rows, columns=HEAD_COLUMNS)
@@ -145,10 +146,10 @@ def test_heads_by_hand() -> None:
     )
     table = profile.table()
     assert list(table.columns) == HEAD_COLUMNS
-    assert table[["head_idx", "receiver", "cells"]].to_numpy().tolist() == [[0, "A", 2], [0, "C", 2]]
-    np.testing.assert_allclose(table["dummy_share"], [0.0, (third + 1) / 2], rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(table["entropy"], [math.log(2) / 2, math.log(3) / 2], rtol=1e-6)
-    np.testing.assert_allclose(table["evenness"], [math.log(2) / math.log(3) / 2, 0.5], rtol=1e-6)
+    assert table[["head_idx", "receiver", "cells"]].to_numpy().tolist() == [[0, "A", 2], [0, "C", 1]]
+    np.testing.assert_allclose(table["dummy_share"], [0.0, third], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(table["entropy"], [math.log(2) / 2, math.log(3)], rtol=1e-6)
+    np.testing.assert_allclose(table["evenness"], [math.log(2) / math.log(3) / 2, 1.0], rtol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

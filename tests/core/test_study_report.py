@@ -81,6 +81,7 @@ def results_of(folder: Path, cell_types: tuple[str, ...] = TYPES, *, n_sections:
         "run_record": {"study": "embryo"},
         "model": replace(random_model(random_tissue(), 5), cell_types=cell_types),
         "cells": pads.dataset(str(folder / "cells.parquet")),
+        "min_edges": 20,
         "cell_type_colors": dict.fromkeys(cell_types, "#123456"),
         "attention_by_pair": by_pair(cell_types),
         "evenness_of_heads": pd.DataFrame({"head_idx": [0], "receiver": [cell_types[0]], "evenness": [0.5]}),
@@ -102,7 +103,12 @@ def results_of(folder: Path, cell_types: tuple[str, ...] = TYPES, *, n_sections:
             "chosen_by": "silhouette",
             "cells": 12,
             "isolated_cells": 3,
-            "parameters": {"flavor": "vanilla", "attention_quantile_threshold": 0.9, "isolated": "separate"},
+            "parameters": {
+                "flavor": "vanilla",
+                "attention_quantile_threshold": 0.9,
+                "isolated": "separate",
+                "thresholds_per": "all",
+            },
         },
         "hub_niches": {"adjusted_rand": 0.625, "adjusted_rand_at_random": -0.0625},
         "hub_shares": pd.DataFrame(hubs).assign(cells=[5, 4, 3]),
@@ -283,15 +289,37 @@ def test_the_summary_names_the_strongest_pairs(results: StudyResults) -> None:
     """Five of six, from sender to receiver, in the flavor of the hubs."""
     summary = words(study_report(results), "Summary")
     assert (
-        "In vanilla attention, these pairs of types have the largest share of strong edges, from sender to receiver: "
+        "In vanilla attention, of the pairs of types with at least 20 edges, these have the largest share of strong "
+        "ones, from sender to receiver: "
         f"{C} to {A} (45%); {A} to {C} (30%); {A} to {B} (20%); {B} to {C} (15%); {B} to {A} (10%). "
         "If attention ignored types, each pair would have about 10%."
     ) in summary
     assert "Each of 12 cells attends to its 10 nearest neighbors of other types with 2 heads." in summary
-    assert "above the 0.9 quantile" in summary
+    assert "above the 0.9 quantile of the positive attention of its receiver type, maximum over heads." in summary
     assert "Cells fall in 2 communication hubs; 25.0% of the cells have no strong neighbor and are in none." in summary
     assert "by an adjusted Rand index of 0.62;" in summary
     assert "in place of those attended to it would be -0.06." in summary
+
+
+def test_pairs_with_few_edges_are_in_the_tables_alone(results: StudyResults) -> None:
+    """The pair with the largest share has one edge less than it needs."""
+    few = results.attention_by_pair.copy()
+    few.loc[few["strong_share"].eq(0.45), "edges"] = 19
+    report = study_report(replace(results, attention_by_pair=few))
+    assert f"from sender to receiver: {A} to {C} (30%); {A} to {B} (20%)" in words(report, "Summary")
+    [table] = [table for table in blocks(report, "Attention", Table) if table.caption == "Attention by pair of types"]
+    assert 0.45 in table.frame["strong_share"].tolist()
+    [network] = [figure for figure in blocks(report, "Summary", FigureBlock) if "Network" in figure.alt]
+    assert f"The largest share is 30%, from {A} to {C}." in network.alt
+    none = study_report(replace(results, min_edges=1000))
+    assert "largest share" not in words(none, "Summary")
+
+
+def test_thresholds_of_sections_are_said_to_be_theirs(results: StudyResults) -> None:
+    selection = dict(results.hub_selection)
+    selection["parameters"] = {**selection["parameters"], "thresholds_per": "section"}
+    summary = words(study_report(replace(results, hub_selection=selection)), "Summary")
+    assert "of its receiver type in its section, maximum over heads." in summary
 
 
 def test_the_flavor_of_the_hubs_comes_first(results: StudyResults) -> None:
@@ -303,7 +331,7 @@ def test_the_flavor_of_the_hubs_comes_first(results: StudyResults) -> None:
     }
     report = study_report(replace(results, hub_selection=selection))
     summary = words(report, "Summary")
-    assert "In gene-weighted attention, these pairs" in summary
+    assert "In gene-weighted attention, of the pairs" in summary
     assert (
         f": {B} to {A} (95%); {A} to {B} (50%). If attention ignored types, each pair would have about 20%." in summary
     )

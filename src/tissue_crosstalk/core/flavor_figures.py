@@ -38,7 +38,9 @@ def draw_matrices(by_pair: pd.DataFrame, palette: Mapping[str, str]) -> dict[str
     return {flavor: plot_attention_matrix(pairs, palette, flavor=flavor) for flavor, pairs in _by_flavor(by_pair)}
 
 
-def draw_networks(by_pair: pd.DataFrame, palette: Mapping[str, str], *, threshold: float) -> dict[str, Figure]:
+def draw_networks(
+    by_pair: pd.DataFrame, palette: Mapping[str, str], *, threshold: float, min_edges: int
+) -> dict[str, Figure]:
     """Draw the pairs of types of whose edges at least a share is strong.
 
     Parameters
@@ -46,7 +48,9 @@ def draw_networks(by_pair: pd.DataFrame, palette: Mapping[str, str], *, threshol
     by_pair, palette
         As of :func:`draw_matrices`.
     threshold
-        The share, in [0, 1].
+        The share, above 0 and at most 1.
+    min_edges
+        Pairs with fewer edges get no arrow.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def draw_networks(by_pair: pd.DataFrame, palette: Mapping[str, str], *, threshol
     from tissue_crosstalk.core.plots.interaction_network import plot_interaction_network
 
     return {
-        flavor: plot_interaction_network(pairs, palette, threshold=threshold, flavor=flavor)
+        flavor: plot_interaction_network(pairs, palette, threshold=threshold, flavor=flavor, min_edges=min_edges)
         for flavor, pairs in _by_flavor(by_pair)
     }
 

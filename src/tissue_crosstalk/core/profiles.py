@@ -38,6 +38,8 @@ STRONG_SHARE: Final = "strong_share"
 OTHER: Final = "other"
 SPEARMAN: Final = "spearman"
 ALL_TYPES: Final = "all types"
+"""What ``receiver`` is where the edges of all receivers are ranked together; a type of that name has no row."""
+
 RECEIVED: Final = "received"
 SENT: Final = "sent"
 
@@ -118,18 +120,18 @@ class HeadProfile:
             (cell, neighbor); −1 where padded.
         """
         n_types = len(self._cell_types)
-        labels = receiver_label.astype(np.int64)
         n_slots = 1 + (sender_label >= 0).sum(axis=1)  # with the dummy's
+        some = n_slots > 1  # a cell without neighbors says nothing of a head
+        patterns, labels, n_slots = patterns[:, some], receiver_label[some].astype(np.int64), n_slots[some]
         self._cells += np.bincount(labels, minlength=n_types)
         for head, pattern in enumerate(patterns):
             dummy = np.clip(1.0 - pattern.sum(axis=1, dtype=np.float64), 0.0, 1.0)
             entropy = _entropy_terms(pattern).sum(axis=1, dtype=np.float64) + _entropy_terms(dummy)
-            evenness = np.divide(entropy, np.log(n_slots), out=np.zeros_like(entropy), where=n_slots > 1)
-            for place, measure in enumerate((dummy, entropy, evenness)):
+            for place, measure in enumerate((dummy, entropy, entropy / np.log(n_slots))):
                 self._sums[place, head] += np.bincount(labels, weights=measure, minlength=n_types)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per head and receiver type that has cells.
+        """Return one row per head and receiver type that has cells with neighbors; others are left out.
 
         Returns
         -------
@@ -266,14 +268,16 @@ def strong_edges(
 
 
 def share_to_draw(quantile: float) -> float:
-    """Return twice the share of strong edges that a pair of types has by chance: what is worth an arrow.
+    """Return what share of strong edges is worth an arrow: twice that by chance, or half-way from it to all.
 
     Parameters
     ----------
     quantile
         Of the positive attention of a receiver type, above which attention is strong.
     """
-    return round(min(2 * (1 - quantile), 1.0), 9)  # 0.2, not 0.19999999999999996
+    by_chance = 1 - quantile
+    # Rounded: 0.2, not 0.19999999999999996. Never 0, which would be every pair.
+    return max(round(min(2 * by_chance, (1 + by_chance) / 2), 9), 1e-9)
 
 
 def pair_table(bins: DistanceBins, strong: npt.NDArray[np.int64], labels: npt.NDArray[np.integer]) -> pd.DataFrame:

@@ -155,6 +155,11 @@ class AnnDataDataset(Base):
         """Where it lies."""
         return self._filepath
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies in the local file system."""
+        return bool(self._protocol == "file")
+
     def _exists(self) -> bool:
         try:
             path = get_filepath_str(self._get_load_path(), self._protocol)

@@ -77,6 +77,11 @@ class ModelDataset(Base):
         """Where it lies."""
         return self._filepath
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies in the local file system, as all models do."""
+        return True
+
     def _exists(self) -> bool:
         return Path(self._filepath).exists()
 

@@ -98,6 +98,23 @@ class TestNetwork:
         assert_tidy(figure)
         pd.testing.assert_frame_equal(pairs, before)
 
+    def test_pairs_with_few_edges_get_no_arrow(self) -> None:
+        pairs = by_hand().assign(edges=[10, 9, 10, 10])
+        share = pairs["strong_share"].tolist()
+        figure: Any = plot_interaction_network(pairs, PALETTE, threshold=0.2, min_edges=10)
+        expected = sum(value >= 0.2 for number, value in enumerate(share) if number != 1)
+        assert len(arrows(figure)) == expected < sum(value >= 0.2 for value in share)
+        assert caption(figure).endswith(f"{expected} of 3 pairs with at least 10 edges")
+        assert len(nodes(figure)[0]) == 3
+        none = plot_interaction_network(pairs, PALETTE, threshold=0.2, min_edges=11)
+        assert not arrows(none)
+        assert caption(none) == "no arrows: there is no pair with at least 11 edges."
+        weak = plot_interaction_network(pairs, PALETTE, threshold=1.0, min_edges=10)
+        largest = max(value for number, value in enumerate(share) if number != 1)
+        assert f"The largest share of those with at least 10 edges is {100 * largest:.3g} %" in caption(weak)
+        for each in (figure, none, weak):
+            assert_tidy(each)
+
     def test_there_and_back_are_apart(self) -> None:
         drawn = arrows(plot_interaction_network(by_hand(), PALETTE, threshold=0.2))
         there, back = (arrow._path_original.vertices for arrow in drawn[1:])

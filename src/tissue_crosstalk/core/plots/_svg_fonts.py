@@ -52,6 +52,7 @@ def _subset(weight: str, characters: str) -> str:
     from fontTools.ttLib import TTFont
 
     options = subset.Options(layout_features=["kern"], hinting=False, notdef_outline=True, recalc_timestamp=False)
+    options.drop_tables += ["FFTM"]  # a date of the font's own, of which fontTools would warn each time
     font = TTFont(f"{get_data_path()}/fonts/ttf/{_FILES[weight]}", recalcTimestamp=False)
     subsetter = subset.Subsetter(options)
     subsetter.populate(text=characters)

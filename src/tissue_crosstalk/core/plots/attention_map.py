@@ -35,6 +35,7 @@ from tissue_crosstalk.core.plots.hub_style import (
     sentence,
 )
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style
+from tissue_crosstalk.core.profiles import RECEIVED, SENT
 
 N_LEVELS: Final = 32
 LIGHTEST: Final = 0.9
@@ -43,8 +44,6 @@ PERCENTILE: Final = 99.0
 NOT_COMPUTED: Final = "not computed"
 NOT_COMPUTED_COLOR: Final = "#cfcfcf"
 
-RECEIVED: Final = "received"
-SENT: Final = "sent"
 LABELS: Final = {
     RECEIVED: "attention received\n(sum over neighbors, mean over heads)",
     SENT: "attention sent\n(sum over receivers, mean over heads)",

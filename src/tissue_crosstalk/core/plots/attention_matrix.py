@@ -43,8 +43,8 @@ from tissue_crosstalk.core.plots.hub_style import (
     slanted_overhang,
 )
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style
+from tissue_crosstalk.core.profiles import STRONG_SHARE
 
-STRONG_SHARE: Final = "strong_share"
 MOST_ANNOTATED_TYPES: Final = 8
 NO_EDGES_COLOR: Final = "#e4e4e4"
 BLUE: Final = (225.0, 275.0)

@@ -29,9 +29,7 @@ from tissue_crosstalk.core.plots._layout import (
 )
 from tissue_crosstalk.core.plots.hub_style import DARK, MARGIN, require, sentence, slanted_height
 from tissue_crosstalk.core.plots.style import figure_style, readable_on_white
-
-ALL_TYPES: Final = "all types"
-"""What `receiver` is where the edges of all receivers are ranked together."""
+from tissue_crosstalk.core.profiles import ALL_TYPES
 
 MATRIX_TITLE: Final = "Rank correlation over all edges"
 UNDEFINED: Final = "undefined"

@@ -26,11 +26,11 @@ from tissue_crosstalk.core.plots._layout import (
     text_width,
     wrap,
 )
-from tissue_crosstalk.core.plots.attention_matrix import STRONG_SHARE, check_flavor, type_positions
+from tissue_crosstalk.core.plots.attention_matrix import check_flavor, type_positions
 from tissue_crosstalk.core.plots.hub_style import MARGIN, sentence
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style
+from tissue_crosstalk.core.profiles import EDGES, RECEIVERS, STRONG_SHARE
 
-RECEIVERS: Final = "receivers"
 WIDEST_ARROW: Final = 4.0  # points, of the largest share
 LEAST_ARROW: Final = 0.4
 
@@ -55,7 +55,12 @@ _KEY_STEP: Final = 0.24
 
 
 def plot_interaction_network(
-    pairs: pd.DataFrame, palette: Mapping[str, str], *, threshold: float, flavor: str = terms.VANILLA
+    pairs: pd.DataFrame,
+    palette: Mapping[str, str],
+    *,
+    threshold: float,
+    flavor: str = terms.VANILLA,
+    min_edges: int = 0,
 ) -> Figure:
     """Draw cell types on a circle, with arrows to receiver types from the sender types they strongly attend to.
 
@@ -70,6 +75,8 @@ def plot_interaction_network(
         Pairs whose `strong_share` is at least this get an arrow. Above 0, at most 1.
     flavor
         Flavor of the attention.
+    min_edges
+        Pairs with fewer `edges` get no arrow, whatever their share: of two edges, both may be strong by chance.
 
     Returns
     -------
@@ -96,7 +103,8 @@ def plot_interaction_network(
     if not (is_number(threshold) and 0 < threshold <= 1):
         raise ParameterError(f"`threshold` must be above 0 and at most 1. Got {threshold!r} instead.")
     counted = RECEIVERS in pairs.columns
-    types, receiver, sender = type_positions(pairs, palette, (STRONG_SHARE, *([RECEIVERS] if counted else [])))
+    needed = (STRONG_SHARE, *([RECEIVERS] if counted else []), *([EDGES] if min_edges > 0 else []))
+    types, receiver, sender = type_positions(pairs, palette, needed)
     with figure_style():
         if not types:
             return sentence("No attention between cell types: there is no edge.")
@@ -104,19 +112,23 @@ def plot_interaction_network(
         cells = np.zeros(len(types))
         if counted:
             np.maximum.at(cells, receiver, pairs[RECEIVERS].to_numpy(dtype=np.float64))
-        drawn = np.flatnonzero(share >= threshold)
+        enough = np.flatnonzero(pairs[EDGES].to_numpy() >= min_edges) if min_edges > 0 else np.arange(len(pairs))
+        drawn = enough[share[enough] >= threshold]
         drawn = drawn[np.argsort(share[drawn], kind="stable")]  # wider ones above
+        with_edges = f" with at least {min_edges:,} edges" if min_edges > 1 else ""
         if len(drawn):
             caption = (
                 f"arrows from sender to receiver: pairs of which at least {_percent(threshold)} of the edges carry "
-                f"strong attention; {len(drawn):,} of {len(pairs):,} pairs"
+                f"strong attention; {len(drawn):,} of {len(enough):,} pairs{with_edges}"
             )
+        elif not len(enough):
+            caption = f"no arrows: there is no pair{with_edges}."
         else:
-            most = int(np.argmax(share))
+            most = int(enough[np.argmax(share[enough])])
             caption = (
                 f"no arrows: there is no pair of which at least {_percent(threshold)} of the edges carry strong "
-                f"attention. The largest share is {_percent(float(share[most]))}, "
-                f"of edges from {types[sender[most]]} to {types[receiver[most]]}."
+                f"attention. The largest share{' of those' + with_edges if with_edges else ''} is "
+                f"{_percent(float(share[most]))}, of edges from {types[sender[most]]} to {types[receiver[most]]}."
             )
         return _draw(
             {name: palette[name] for name in types},

@@ -48,6 +48,8 @@ class StudyResults:
     run_record
         What the run knows of itself: ``study``, ``parameters`` by name, ``files`` (``name`` and ``sha256`` of tissue
         and model), ``commit``, ``versions`` by package, ``warnings``. What is missing is left out of the report.
+    min_edges
+        Pairs of types with fewer edges are in the tables alone: of two edges, both may be strong by chance.
     model, cells, cell_type_colors
         The model, the table of cells, and the colours of their types.
     attention_by_pair, evenness_of_heads, agreement_of_flavors
@@ -68,6 +70,7 @@ class StudyResults:
     """
 
     run_record: Mapping[str, Any]
+    min_edges: int
     model: CrosstalkModel
     cells: pads.Dataset
     cell_type_colors: Mapping[str, str]
@@ -149,22 +152,23 @@ def study_report(results: StudyResults) -> Report:
 
 
 def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
-    pairs = _pairs_of(results.attention_by_pair, results.flavor)
+    pairs = _telling_pairs(results, results.flavor)
     strongest = pairs.nlargest(STRONGEST_PAIRS, "strong_share")
     named = [
         f"{row['sender']} to {row['receiver']} ({row['strong_share']:.0%})" for row in strongest.to_dict("records")
     ]
     quantile = results.hub_selection["parameters"]["attention_quantile_threshold"]
+    in_its_section = " in its section" if results.hub_selection["parameters"]["thresholds_per"] == "section" else ""
     paragraphs = [
         f"Each of {len(cells.names):,} cells attends to its {_neighbors_per_cell(results, cells)} nearest neighbors of "
         f"other types with {results.model.network.settings.n_heads} heads. Attention is strong where it is above the "
-        f"{quantile:.4g} quantile of its receiver type.",
+        f"{quantile:.4g} quantile of the positive attention of its receiver type{in_its_section}, maximum over heads.",
     ]
     if named:
         paragraphs.append(
-            f"In {results.flavor} attention, these pairs of types have the largest share of strong edges, from sender "
-            f"to receiver: {'; '.join(named)}. If attention ignored types, each pair would have about "
-            f"{100 * (1 - quantile):.3g}%."
+            f"In {results.flavor} attention, of the pairs of types with at least {results.min_edges:,} edges, these "
+            f"have the largest share of strong ones, from sender to receiver: {'; '.join(named)}. If attention ignored "
+            f"types, each pair would have about {100 * (1 - quantile):.3g}%."
         )
     paragraphs.append(_hubs_in_words(results))
     yield Text(tuple(paragraphs))
@@ -279,7 +283,7 @@ def _attention(results: StudyResults, cells: Cells) -> Iterator[Block]:
     yield Table(
         "Attention by pair of types",
         _ordered_pairs(results),
-        "mean: over edges and heads. strong_edges: maximum over heads above the threshold of the receiver type.",
+        "mean: over edges and heads. strong_edges: maximum over heads above the threshold of the receiver.",
     )
     yield FigureBlock(
         results.profile_of_heads,
@@ -468,10 +472,16 @@ def _ordered_pairs(results: StudyResults) -> pd.DataFrame:
     return ordered[[terms.FLAVOR, *(column for column in ordered.columns if column != terms.FLAVOR)]]
 
 
-def _strongest_in_words(results: StudyResults, flavor: str) -> str:
+def _telling_pairs(results: StudyResults, flavor: str) -> pd.DataFrame:
+    """Return the pairs with enough edges for their share of strong ones to mean something."""
     pairs = _pairs_of(results.attention_by_pair, flavor)
+    return pairs[pairs["edges"] >= results.min_edges]
+
+
+def _strongest_in_words(results: StudyResults, flavor: str) -> str:
+    pairs = _telling_pairs(results, flavor)
     if pairs.empty:
-        return "There is no pair."
+        return "There is no pair with enough edges."
     row = pairs.loc[pairs["strong_share"].idxmax()]
     return f"The largest share is {row['strong_share']:.0%}, from {row['sender']} to {row['receiver']}."
 
@@ -510,7 +520,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.12g}"
     if isinstance(value, (tuple, list)):
         return ", ".join(map(_value, value)) or "none"
     if isinstance(value, Mapping):

@@ -37,8 +37,8 @@ def profile_attention(
     nn_idxs: pads.Dataset,
     nn_dists: pads.Dataset,
     cells: pads.Dataset,
+    hub_selection: dict[str, Any],
     params: ReportingParams,
-    hubs: HubsParams,
 ) -> tuple[dict[str, DistanceBins], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Sum up attention by distance, pair of types, head and cell, and compare flavors."""
     from tissue_crosstalk.core.stored_profiles import profile_stored_attention
@@ -51,8 +51,8 @@ def profile_attention(
         cells,
         max_distance=params.max_distance,
         bin_size=params.bin_size,
-        strong_quantile=hubs.attention_quantile_threshold,
-        thresholds_per=hubs.thresholds_per,
+        strong_quantile=hub_selection["parameters"]["attention_quantile_threshold"],
+        thresholds_per=hub_selection["parameters"]["thresholds_per"],
     )
     return (
         profiles.distance_bins,
@@ -103,12 +103,13 @@ def draw_matrices(attention_by_pair: pd.DataFrame, colors: dict[str, str]) -> di
 
 
 def draw_networks(
-    attention_by_pair: pd.DataFrame, colors: dict[str, str], params: ReportingParams, hubs: HubsParams
+    attention_by_pair: pd.DataFrame, colors: dict[str, str], hub_selection: dict[str, Any], params: ReportingParams
 ) -> dict[str, Figure]:
     """Draw which types attend strongly to which, one figure per flavor."""
     from tissue_crosstalk.core import flavor_figures
 
-    return flavor_figures.draw_networks(attention_by_pair, colors, threshold=network_threshold(params, hubs))
+    threshold = network_threshold(params, hub_selection["parameters"]["attention_quantile_threshold"])
+    return flavor_figures.draw_networks(attention_by_pair, colors, threshold=threshold, min_edges=params.min_bin_count)
 
 
 def draw_maps(attention_by_cell: pd.DataFrame, cells: pads.Dataset, params: ReportingParams) -> dict[str, Figure]:
@@ -234,8 +235,8 @@ def annotate(
     return annotate_tissue(tissue, hubs, hub_selection, flavored_attention, nn_idxs, cells, params.flavor)
 
 
-def write_report(**results: Any) -> str:
+def write_report(params: ReportingParams, **results: Any) -> str:
     """Put figures, tables and facts of the study in one page."""
     from tissue_crosstalk.core.report import StudyResults, render_report, study_report
 
-    return render_report(study_report(StudyResults(**results)))
+    return render_report(study_report(StudyResults(min_edges=params.min_bin_count, **results)))

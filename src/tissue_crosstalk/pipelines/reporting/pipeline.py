@@ -80,7 +80,7 @@ def create_pipeline(*, trained: bool = False, recovered: bool = False) -> Pipeli
         *_hub_nodes(),
         Node(
             write_report,
-            inputs={name: name for name in reported},
+            inputs={"params": "params:reporting"} | {name: name for name in reported},
             outputs="report",
             name="write_report",
         ),
@@ -108,8 +108,8 @@ def _attention_nodes() -> list[Node]:
                 "nn_idxs",
                 "nn_dists",
                 "cells",
+                "hub_selection",
                 "params:reporting",
-                "params:hubs",
             ],
             outputs=[
                 "distance_bins",
@@ -142,7 +142,7 @@ def _attention_nodes() -> list[Node]:
         ),
         Node(
             draw_networks,
-            inputs=["attention_by_pair", "cell_type_colors", "params:reporting", "params:hubs"],
+            inputs=["attention_by_pair", "cell_type_colors", "hub_selection", "params:reporting"],
             outputs="interaction_networks",
             name="draw_interaction_networks",
         ),
