@@ -111,7 +111,7 @@ def test_the_report_says_what_the_run_came_from(reported: Path, demo: Path) -> N
     assert f"<dd>{run['tags.tissue_sha256']}</dd>" in chapter(page, "Data")
     assert "<dd>simulated_tissue.h5ad</dd>" in chapter(page, "Data")
     assert f"<dd>{run['tags.model_sha256']}</dd>" in chapter(page, "Model")
-    assert "<dt>max_distance</dt><dd>1e+06</dd>" in chapter(page, "Parameters")
+    assert "<dt>max_distance</dt><dd>1000000</dd>" in chapter(page, "Parameters")
     assert "<dt>receivers</dt><dd>type A</dd>" in chapter(page, "Parameters")
     assert (run.get("tags.git_commit") or "<dt>Python</dt>") in chapter(page, "Versions")
 
