@@ -28,7 +28,7 @@ from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.profiles import pair_table, share_to_draw, strong_edges
 from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
 from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds
-from tissue_crosstalk.core.summary import draw_summaries, tissue_palette
+from tissue_crosstalk.core.summary import plan_summaries, tissue_palette
 from tissue_crosstalk.core.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -514,7 +514,7 @@ class AttentionModule:
             receivers: list[str] = [self.cells.cell_types[label] for label in present]
         else:
             receivers = [cell_type_sub] if isinstance(cell_type_sub, str) else list(dict.fromkeys(cell_type_sub))
-        figures = draw_summaries(
+        plans = plan_summaries(
             {self.flavor: bins},
             self._palette(palette),
             receivers=receivers,
@@ -522,8 +522,10 @@ class AttentionModule:
             sel_head=sel_head,
             plot_histogram=plot_histogram,
         )
-        from tissue_crosstalk.core.plots.style import save_figures
+        from tissue_crosstalk.core.plots.style import quick_collection, save_figures
 
+        with quick_collection():
+            figures = {stem: draw() for stem, draw in plans.items()}
         save_figures(figures, save_dir, [kind for kind, wanted in ((".png", save_png), (".svg", save_svg)) if wanted])
         if show:
             _display(figures.values())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_summaries(
+def plan_summaries(
     binned: Mapping[str, DistanceBins],
     palette: Mapping[str, str],
     *,
@@ -24,8 +25,10 @@ def draw_summaries(
     sel_head: int | None = None,
     plot_histogram: bool = False,
     distance_unit: str = "",
-) -> dict[str, Figure]:
-    """Draw attention against distance, one figure per flavor and receiver type.
+) -> dict[str, Callable[[], Figure]]:
+    """Say how to draw attention against distance, one figure per flavor and receiver type.
+
+    A figure is some 13 MB as long as it lives: many are better drawn one by one, as they are saved.
 
     Parameters
     ----------
@@ -47,40 +50,39 @@ def draw_summaries(
     Returns
     -------
     dict
-        Figures by stem of a file name, ``<flavor>_<receiver>[_head<h>]``: flavors never overwrite each other.
+        What draws each figure, by stem of a file name, ``<flavor>_<receiver>[_head<h>]``: flavors never overwrite each
+        other.
 
     Raises
     ------
     ParameterError
         If a receiver type is unknown, or there is no such head.
     """
-    from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
-    from tissue_crosstalk.core.plots.style import unique_file_names, without_collection
+    from tissue_crosstalk.core.plots.attention_summary import check_head, plot_attention_summary
+    from tissue_crosstalk.core.plots.style import unique_file_names
 
-    figures: dict[str, Figure] = {}
+    plans: dict[str, Callable[[], Figure]] = {}
     for flavor, bins in binned.items():
+        check_head(bins.n_heads, sel_head)
         wanted = _known_receivers(receivers, bins.cell_types)
-        table, histogram = bins.table(min_bin_count), bins.distance_histogram()
-        largest = bins.largest_attention(min_bin_count)
+        draw = functools.partial(
+            plot_attention_summary,
+            bins.table(min_bin_count),
+            palette=palette,
+            n_heads=bins.n_heads,
+            max_distance=bins.max_distance,
+            bin_size=bins.bin_size,
+            min_bin_count=min_bin_count,
+            y_max=bins.largest_attention(min_bin_count),
+            flavor=flavor,
+            sel_head=sel_head,
+            histogram=bins.distance_histogram() if plot_histogram else None,
+            distance_unit=distance_unit,
+        )
         stems = unique_file_names(bins.cell_types)
         head = "" if sel_head is None else f"_head{sel_head}"
-        with without_collection():
-            for receiver in wanted:
-                figures[f"{flavor}_{stems[receiver]}{head}"] = plot_attention_summary(
-                    table,
-                    receiver,
-                    palette=palette,
-                    n_heads=bins.n_heads,
-                    max_distance=bins.max_distance,
-                    bin_size=bins.bin_size,
-                    min_bin_count=min_bin_count,
-                    y_max=largest,
-                    flavor=flavor,
-                    sel_head=sel_head,
-                    histogram=histogram if plot_histogram else None,
-                    distance_unit=distance_unit,
-                )
-    return figures
+        plans |= {f"{flavor}_{stems[name]}{head}": functools.partial(draw, receiver=name) for name in wanted}
+    return plans
 
 
 def _known_receivers(receivers: Sequence[str] | None, cell_types: Sequence[str]) -> Sequence[str]:

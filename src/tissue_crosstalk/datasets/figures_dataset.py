@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from kedro_datasets._typing import ImagePreview
     from matplotlib.figure import Figure
 
-    Base = AbstractDataset[dict[str, Figure], dict[str, bytes]]
+    Drawable = Figure | Callable[[], Figure]
+    Base = AbstractDataset[Mapping[str, Drawable], dict[str, bytes]]
 else:
     Base = AbstractDataset
 
@@ -75,8 +76,8 @@ class FiguresDataset(Base):
         files = sorted(Path(self._filepath).glob("*.png"), key=lambda file: file.stem)
         return {file.stem: file.read_bytes() for file in files}
 
-    def save(self, data: dict[str, Figure]) -> None:
-        """Save the figures by name; the folder appears whole or not at all."""
+    def save(self, data: Mapping[str, Drawable]) -> None:
+        """Save figures, or what draws them, by name; the folder appears whole or not at all."""
         from tissue_crosstalk.core.plots.style import save_figures
 
         with whole_folder(self._filepath) as folder:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hashlib
 import io
 import re
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -256,6 +258,35 @@ class TestSaving:
         for suffix in (".png", ".svg"):
             alone = save_figure(small_figure(), tmp_path / f"alone{suffix}").read_bytes()
             assert {(tmp_path / "all" / f"{name}{suffix}").read_bytes() for name in "ab"} == {alone}
+
+    def test_what_draws_figures_is_called_as_they_are_saved(self, tmp_path: Path) -> None:
+        alive: list[weakref.ref[Figure]] = []
+        most = 0
+
+        def drawn() -> Figure:
+            nonlocal most
+            gc.collect()
+            most = max(most, sum(one() is not None for one in alive))
+            figure = small_figure()
+            alive.append(weakref.ref(figure))
+            return figure
+
+        save_figures(dict.fromkeys("abcde", drawn), tmp_path / "all")
+        assert len(alive) == 5
+        assert most <= 1  # the one before, at most
+        alone = save_figure(small_figure(), tmp_path / "alone.png").read_bytes()
+        assert {file.read_bytes() for file in (tmp_path / "all").iterdir()} == {alone}
+        assert gc.get_freeze_count() == 0
+
+    def test_a_figure_that_cannot_be_written_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(Image.Image, "save", fail)
+        for names in ("a", "abc"):
+            with pytest.raises(OSError, match="disk full"):
+                save_figures({name: small_figure() for name in names}, tmp_path / "all")
+        assert list((tmp_path / "all").iterdir()) == []
 
     def test_png_has_200_dots_per_inch(self, tmp_path: Path) -> None:
         image = mpl.image.imread(save_figure(small_figure(), tmp_path / "a.png"))

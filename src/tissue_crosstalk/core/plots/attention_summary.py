@@ -483,14 +483,19 @@ def _check_data(table: pd.DataFrame, histogram: pd.DataFrame | None, receiver: s
         raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
 
 
+def check_head(n_heads: int, sel_head: int | None) -> None:
+    """Raise :class:`~tissue_crosstalk.core.errors.ParameterError` unless there is such a head; None stands for all."""
+    if sel_head is not None and not 0 <= sel_head < n_heads:
+        raise ParameterError(f"`sel_head` must be None or lie between 0 and {n_heads - 1}. Got {sel_head!r} instead.")
+
+
 def _check_numbers(
     *, n_heads: int, sel_head: int | None, max_distance: float, bin_size: float, y_max: float | None
 ) -> None:
     """Raise unless the numbers are in range."""
     if n_heads < 1:
         raise ParameterError(f"`n_heads` must be at least 1. Got {n_heads!r} instead.")
-    if sel_head is not None and not 0 <= sel_head < n_heads:
-        raise ParameterError(f"`sel_head` must be None or lie between 0 and {n_heads - 1}. Got {sel_head!r} instead.")
+    check_head(n_heads, sel_head)
     for name, value in (("max_distance", max_distance), ("bin_size", bin_size)):
         if not (math.isfinite(value) and value > 0):
             raise ParameterError(f"`{name}` must be a positive number. Got {value!r} instead.")

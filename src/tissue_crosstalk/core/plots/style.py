@@ -12,8 +12,8 @@ import re
 import threading
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -121,19 +121,17 @@ def figure_style() -> Iterator[None]:
 
 
 @contextmanager
-def without_collection() -> Iterator[None]:
-    """Keep Python's garbage collector from running inside a ``with`` block in which many figures are made.
+def quick_collection() -> Iterator[None]:
+    """Have Python's garbage collector look at new objects alone inside a ``with`` block in which figures are made.
 
-    A figure is thousands of objects that live on. Each collection would go through all of them, and through all that
-    the program holds besides, for next to no garbage: up to half of the time.
+    A figure is thousands of objects in cycles, so it takes the collector to free one; but each time it would go through
+    all that the program holds besides, up to half of the time for drawing.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.unfreeze()
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path:
@@ -169,27 +167,33 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
 
 
 def save_figures(
-    figures: Mapping[str, Figure], folder: str | os.PathLike[str], suffixes: Sequence[str] = (".png",)
+    figures: Mapping[str, Figure | Callable[[], Figure]],
+    folder: str | os.PathLike[str],
+    suffixes: Sequence[str] = (".png",),
 ) -> None:
     """Write several figures as :func:`save_figure` does; files are compressed while the next figure is drawn.
 
     Parameters
     ----------
     figures
-        By stem of the file name.
+        By stem of the file name: figures, or what draws them, of which one is held at a time.
     folder
         Where to.
     suffixes
         File formats; each figure is written in all of them.
     """
-    with without_collection(), ThreadPoolExecutor(1) as others:
-        writing = []
-        for stem, figure in figures.items():
+    with quick_collection(), ThreadPoolExecutor(1) as others:
+        writing: list[Future[None]] = []
+        for stem, given in figures.items():
+            figure = given() if callable(given) else given
             for suffix in suffixes:
                 target = Path(folder) / f"{stem}{suffix}"
-                writing.append(others.submit(_write, _rendered(figure, target, PNG_DPI), target))
+                content = _rendered(figure, target, PNG_DPI)
+                while writing:  # one waits at most: a queue of pixels could grow long
+                    writing.pop().result()  # raises what went wrong
+                writing.append(others.submit(_write, content, target))
         for one in writing:
-            one.result()  # raises what went wrong
+            one.result()
 
 
 def _rendered(figure: Figure, target: Path, dpi: int) -> Image.Image | bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tissue_crosstalk.params import HubsParams, ReportingParams, TissueParams, network_threshold
@@ -80,11 +81,11 @@ def tabulate_attention(distance_bins: dict[str, DistanceBins], params: Reporting
 
 def summarize_attention(
     distance_bins: dict[str, DistanceBins], colors: dict[str, str], params: ReportingParams
-) -> dict[str, Figure]:
-    """Draw attention against distance, one figure per receiver type and flavor."""
-    from tissue_crosstalk.core.summary import draw_summaries
+) -> dict[str, Callable[[], Figure]]:
+    """Draw attention against distance, one figure per receiver type and flavor, each as it is saved."""
+    from tissue_crosstalk.core.summary import plan_summaries
 
-    return draw_summaries(
+    return plan_summaries(
         distance_bins,
         colors,
         receivers=params.receivers,
