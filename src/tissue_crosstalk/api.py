@@ -583,6 +583,7 @@ class AttentionModule:
         attention_quantile_threshold: float = 0.9,
         *,
         threshold: float | None = None,
+        min_edges: int = 50,
         palette: str | Sequence[str] | Mapping[str, str] | None = None,
         show: bool = True,
     ) -> Figure:
@@ -595,6 +596,8 @@ class AttentionModule:
         threshold
             Share of a pair's edges that must be strong for an arrow; None: twice what chance gives, one minus the
             quantile.
+        min_edges
+            Pairs with fewer edges get no arrow.
         palette, show
             As of :meth:`plot_attention_summary`.
         """
@@ -602,7 +605,9 @@ class AttentionModule:
 
         pairs = self.attention_by_pair(attention_quantile_threshold)
         least = share_to_draw(attention_quantile_threshold) if threshold is None else threshold
-        figure = plot_interaction_network(pairs, self._palette(palette), threshold=least, flavor=self.flavor)
+        figure = plot_interaction_network(
+            pairs, self._palette(palette), threshold=least, flavor=self.flavor, min_edges=min_edges
+        )
         return _shown(figure, show=show)
 
     def _palette(self, palette: str | Sequence[str] | Mapping[str, str] | None) -> Mapping[str, str]:

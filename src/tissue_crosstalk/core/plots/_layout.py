@@ -19,7 +19,8 @@ from matplotlib.legend import Legend
 from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
-from tissue_crosstalk.core.errors import ParameterError, listing
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
+from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 
 POINTS_PER_INCH: Final = 72.0
@@ -205,6 +206,15 @@ def check_colors(names: Iterable[object], palette: Mapping[str, str]) -> None:
     colorless = sorted({str(name) for name in names} - set(palette))
     if colorless:
         raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
+
+
+def check_flavor(flavor: str) -> None:
+    """Raise unless a flavor of attention is known."""
+    known = list(FLAVORS)
+    if flavor not in known:
+        raise ParameterError(
+            f"`flavor` must be one of {listing(known)}. Got {flavor!r} instead.{did_you_mean(str(flavor), known)}"
+        )
 
 
 def check_one_row_each(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.plots._layout import POINTS_PER_INCH, Canvas, shorten, text_width
+from tissue_crosstalk.core.plots._layout import POINTS_PER_INCH, Canvas
 from tissue_crosstalk.core.plots.hub_style import DARK
 
 MOST_SECTIONS: Final = 12
@@ -238,14 +238,6 @@ def draw_cells(
     for own, color in parts:
         if len(own):
             axes.scatter(cells[own, 0], cells[own, 1], s=area, color=color, linewidths=0, marker="o", rasterized=True)
-
-
-def fitted(title: str, width: float) -> str:
-    """Return a title cut to a width in inches."""
-    length = 40
-    while length > 6 and text_width(shorten(title, length)) > width:
-        length -= 1
-    return shorten(title, length)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

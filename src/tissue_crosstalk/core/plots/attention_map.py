@@ -15,7 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.plots._layout import Canvas, grid, key_width, text_height, text_width, wrap
+from tissue_crosstalk.core.plots._layout import (
+    Canvas,
+    check_flavor,
+    fit,
+    grid,
+    key_width,
+    text_height,
+    text_width,
+    wrap,
+)
 from tissue_crosstalk.core.plots._tissue_panels import (
     BELOW,
     MOST_SECTIONS,
@@ -24,9 +33,8 @@ from tissue_crosstalk.core.plots._tissue_panels import (
     Tissue,
     TissuePanels,
     draw_cells,
-    fitted,
 )
-from tissue_crosstalk.core.plots.attention_matrix import BLUE, RED, bar_width, check_flavor, sequential_colors
+from tissue_crosstalk.core.plots.attention_matrix import BLUE, RED, bar_width, sequential_colors
 from tissue_crosstalk.core.plots.hub_style import (
     KEY_GAP,
     MARGIN,
@@ -218,7 +226,7 @@ def _draw(
         left = MARGIN + column * (2 * panels.width + PANEL_GAP + _PAIR_GAP)
         panel_top = top + row * row_step + name_height
         if tissue.names:
-            canvas.text(left, panel_top - name_height + 0.03, fitted(tissue.names[index], 2 * panels.width))
+            canvas.text(left, panel_top - name_height + 0.03, fit(tissue.names[index], 2 * panels.width))
         for position, name in enumerate(values):
             axes = panels.axes(canvas, index, left + position * (panels.width + PANEL_GAP), panel_top)
             level = scales[name].level(values[name][own])

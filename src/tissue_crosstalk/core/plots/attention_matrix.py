@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.distance import MEAN, RECEIVER, SENDER
-from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
+from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
     Canvas,
+    check_colors,
+    check_flavor,
     key_width,
     shorten,
     text_height,
@@ -28,7 +30,6 @@ from tissue_crosstalk.core.plots._layout import (
     widest,
     wrap,
 )
-from tissue_crosstalk.core.plots.attention_summary import FLAVORS
 from tissue_crosstalk.core.plots.hub_style import (
     DARK,
     KEY_GAP,
@@ -127,14 +128,6 @@ def plot_attention_matrix(pairs: pd.DataFrame, palette: Mapping[str, str], *, fl
         return _draw(values, {name: palette[name] for name in types}, flavor)
 
 
-def check_flavor(flavor: str) -> None:
-    """Raise unless a flavor of attention is known."""
-    if flavor not in FLAVORS:
-        raise ParameterError(
-            f"`flavor` must be one of {listing(FLAVORS)}. Got {flavor!r} instead.{did_you_mean(str(flavor), FLAVORS)}"
-        )
-
-
 def type_positions(
     pairs: pd.DataFrame, palette: Mapping[str, str], columns: Sequence[str]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
@@ -174,9 +167,7 @@ def type_positions(
     require("pairs", pairs, (RECEIVER, SENDER, *columns))
     names = pairs[[RECEIVER, SENDER]].astype(str).to_numpy(dtype=object)  # (row, end): a category has an order, too
     present = set(names.ravel().tolist())
-    colorless = sorted(present - set(palette))
-    if colorless:
-        raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
+    check_colors(present, palette)
     types = [name for name in palette if name in present]
     position = {name: index for index, name in enumerate(types)}
     codes = np.array([position[name] for name in names.ravel()], dtype=np.int64).reshape(-1, 2)

@@ -31,6 +31,8 @@ from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
     Canvas,
+    check_colors,
+    check_flavor,
     distance_ticks,
     grid,
     shorten,
@@ -41,7 +43,6 @@ from tissue_crosstalk.core.plots._layout import (
 )
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style, readable_on_white
 
-FLAVORS: Final = (terms.VANILLA, terms.VALUE_WEIGHTED, terms.INFO_WEIGHTED, terms.GENE_WEIGHTED)
 MOST_COLUMNS: Final = 4
 MOST_OPAQUE: Final = 8
 MOST_TOGETHER: Final = 20
@@ -146,10 +147,7 @@ def plot_attention_summary(
     """
     _check_data(table, histogram, receiver, palette)
     _check_numbers(n_heads=n_heads, sel_head=sel_head, max_distance=max_distance, bin_size=bin_size, y_max=y_max)
-    if flavor not in FLAVORS:
-        raise ParameterError(
-            f"`flavor` must be one of {listing(FLAVORS)}. Got {flavor!r} instead.{did_you_mean(flavor, FLAVORS)}"
-        )
+    check_flavor(flavor)
 
     heads = list(range(n_heads)) if sel_head is None else [sel_head]
     rows = table[(table[RECEIVER] == receiver) & table[terms.HEAD_IDX].isin(heads)]
@@ -478,9 +476,7 @@ def _check_data(table: pd.DataFrame, histogram: pd.DataFrame | None, receiver: s
         raise ParameterError(
             f"`receiver` must be one of the cell types. Got {receiver!r} instead.{did_you_mean(receiver, palette)}"
         )
-    colorless = sorted({str(name) for name in table.loc[table[RECEIVER] == receiver, SENDER]} - set(palette))
-    if colorless:
-        raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
+    check_colors(table.loc[table[RECEIVER] == receiver, SENDER], palette)
 
 
 def check_head(n_heads: int, sel_head: int | None) -> None:

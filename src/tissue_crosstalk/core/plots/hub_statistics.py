@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, is_whole, listing
 from tissue_crosstalk.core.plots._layout import (
     Canvas,
+    check_colors,
     key_columns,
     key_height,
     key_width,
@@ -251,9 +252,7 @@ def plot_hub_sizes(shares: pd.DataFrame, palette: Mapping[str, str]) -> Figure:
     if shares.empty:
         raise ParameterError("`shares` must hold at least one row. Got none.")
     cell_type = shares["cell_type"].astype(str).to_numpy()
-    colorless = sorted(set(cell_type.tolist()) - set(palette))
-    if colorless:
-        raise ParameterError(f"`palette` must give each cell type a color. Missing: {listing(colorless)}.")
+    check_colors(cell_type, palette)
     hub = hub_numbers("`hub` of `shares`", shares["hub"])
     hubs, names = in_order(hub), list(palette)
     counts = np.zeros((len(hubs), len(names)))

@@ -18,6 +18,7 @@ from tissue_crosstalk.core.errors import ParameterError, listing
 from tissue_crosstalk.core.hubs import ISOLATED
 from tissue_crosstalk.core.plots._layout import (
     Canvas,
+    fit,
     grid,
     key_columns,
     key_height,
@@ -36,7 +37,6 @@ from tissue_crosstalk.core.plots._tissue_panels import (
     Tissue,
     TissuePanels,
     draw_cells,
-    fitted,
 )
 from tissue_crosstalk.core.plots.hub_style import (
     DARK,
@@ -269,7 +269,7 @@ def _draw_map(tissue: Tissue, hub: NDArray[np.int64], *, distance_unit: str) -> 
         )
         draw_cells(axes, points, hub[own], shades, panels.dot)
         if tissue.names:
-            axes.set_title(fitted(tissue.names[index], panels.width), y=1.0)
+            axes.set_title(fit(tissue.names[index], panels.width), y=1.0)
         if index + n_columns >= n_panels and column == 0:
             panels.scale_bar(axes, distance_unit)
     handles = [Line2D([], [], color=color, marker="o", markersize=4.5, linestyle="none") for color in palette.values()]

@@ -20,13 +20,14 @@ from tissue_crosstalk.core.errors import ParameterError, is_number
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
     Canvas,
+    check_flavor,
     shorten,
     spread_apart,
     text_height,
     text_width,
     wrap,
 )
-from tissue_crosstalk.core.plots.attention_matrix import check_flavor, type_positions
+from tissue_crosstalk.core.plots.attention_matrix import type_positions
 from tissue_crosstalk.core.plots.hub_style import MARGIN, sentence
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style
 from tissue_crosstalk.core.profiles import EDGES, RECEIVERS, STRONG_SHARE
