@@ -25,13 +25,13 @@ from scipy import sparse
 from tissue_crosstalk.core.attention import extract_attention
 from tissue_crosstalk.core.checkpoint import load_model
 from tissue_crosstalk.core.extraction import TABLES, extract_tables
+from tissue_crosstalk.core.flavoring import flavor_attention
 from tissue_crosstalk.core.flavors import weigh
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.model_input import prepare_for_model, to_anndata
 from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.network_settings import NetworkSettings
-from tissue_crosstalk.core.stored import flavor_attention
 from tissue_crosstalk.core.tables import Shard
 from tissue_crosstalk.core.tissue import PreparedTissue
 

@@ -22,6 +22,7 @@ from naive import (
 
 from tissue_crosstalk.core.errors import ParameterError, ResultError
 from tissue_crosstalk.core.extraction import extract_tables
+from tissue_crosstalk.core.flavoring import flavor_attention
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.model_input import to_anndata
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
@@ -30,7 +31,6 @@ from tissue_crosstalk.core.stored import (
     StoredStrength,
     attention_sizes,
     check_same_tissue,
-    flavor_attention,
     read_norms,
     read_shards,
     stored_flavors,

@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
-from tissue_crosstalk.core.flavors import FLAVORS, check_flavors, weigh
+from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.strong_edges import StrengthShard
 
 
@@ -191,9 +191,9 @@ def _tables_of_shards(
     attention: pads.Dataset, nn_idxs: pads.Dataset, nn_dists: pads.Dataset | None, flavor: str | None
 ) -> Iterator[_ShardTables]:
     """Read a shard at a time (see :func:`read_shards`)."""
-    attention_files = _files(attention, flavor)
-    idx_files = _files(nn_idxs)
-    dist_files = _files(nn_dists) if nn_dists is not None else None
+    attention_files = shard_files(attention, flavor)
+    idx_files = shard_files(nn_idxs)
+    dist_files = shard_files(nn_dists) if nn_dists is not None else None
     counts = {len(attention_files), len(idx_files)} | ({len(dist_files)} if dist_files is not None else set())
     if len(counts) > 1 or 0 in counts:
         what = f"attention of flavor {flavor!r}" if flavor else terms.ATTENTION_PATTERNS
@@ -284,7 +284,7 @@ class _Held:
 def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:
     """Read the norms of all senders, each (position, head); NaN for cells that have none."""
     norms: dict[str, npt.NDArray[np.float32]] = {}
-    for file in _files(sender_norms):
+    for file in shard_files(sender_norms):
         table = _read(file)
         arrays = tables.norms_arrays(table)
         n_cells = len(arrays[terms.VALUE_NORM])
@@ -293,58 +293,6 @@ def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArra
             whole = norms.setdefault(name, np.full((len(cells.names), array.shape[1]), np.nan, dtype=np.float32))
             whole[positions] = array
     return norms
-
-
-def flavor_attention(
-    attention_patterns: pads.Dataset,
-    nn_idxs: pads.Dataset,
-    sender_norms: pads.Dataset,
-    cells: pads.Dataset,
-    flavors: Sequence[str],
-) -> Iterator[tables.Shard]:
-    """Re-weight stored attention patterns in several flavors, a shard at a time.
-
-    Parameters
-    ----------
-    attention_patterns, nn_idxs, sender_norms, cells
-        Folders that one extraction wrote.
-    flavors
-        Names in :data:`flavors.FLAVORS`.
-
-    Yields
-    ------
-    Shard
-        By shard, then by flavor; in partitions ``flavor=<flavor>``.
-
-    Raises
-    ------
-    ParameterError
-        If a flavor is unknown.
-    ResultError
-        If the folders are not of one run.
-    """
-    check_flavors(flavors)
-    known = Cells.read(cells)
-    norms = read_norms(sender_norms, known)
-    if not norms or any(np.isnan(norm).any() for norm in norms.values()):
-        raise ResultError(
-            f"{terms.SENDER_NORMS} does not hold every cell of table {terms.CELLS!r}. Run the extraction again."
-        )
-    n_files = len(_files(attention_patterns))
-    for number, shard in enumerate(read_shards(attention_patterns, nn_idxs, known)):
-        for place, flavor in enumerate(flavors):
-            table = tables.patterns_table(
-                weigh(shard.attention, norms, shard.nn_idx, flavor),
-                known.labels[shard.receivers],
-                known.cell_types,
-                known.names[shard.receivers],
-            )
-            yield tables.Shard(
-                index=number * len(flavors) + place,
-                count=n_files * len(flavors),
-                table=table,
-                file=f"{terms.FLAVOR}={flavor}/{tables.shard_file(number)}",
-            )
 
 
 def strongest_head(
@@ -373,10 +321,10 @@ def strongest_head(
 
 def stored_flavors(attention: pads.Dataset) -> list[str]:
     """Return the flavors of a folder of flavored attention, in the order of :data:`flavors.FLAVORS`."""
-    return [flavor for flavor in FLAVORS if _files(attention, flavor)]
+    return [flavor for flavor in FLAVORS if shard_files(attention, flavor)]
 
 
-def _files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.Fragment]:
+def shard_files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.Fragment]:
     wanted = None if flavor is None else pads.field(terms.FLAVOR) == flavor
     return sorted(dataset.get_fragments(filter=wanted), key=lambda fragment: str(fragment.path))
 

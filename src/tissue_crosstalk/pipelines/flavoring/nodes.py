@@ -25,6 +25,6 @@ def flavor(
     params: FlavoringParams,
 ) -> Iterator[Shard]:
     """Re-weight the attention patterns in every flavor asked for, without running the model."""
-    from tissue_crosstalk.core.stored import flavor_attention
+    from tissue_crosstalk.core.flavoring import flavor_attention
 
     yield from flavor_attention(attention_patterns, nn_idxs, sender_norms, cells, params.flavors)
