@@ -2,8 +2,8 @@
 
 ``python tests/benchmarks/make_tissue.py tissue.h5ad --cells 1000000 --model model``
 
-Counts of 500 genes (sparse), 15 types that keep to regions of the tissue, sections side by side. Written as it is made,
-in the order of a microscope's fields of view, which is not the order of the places: memory does not grow with the cells.
+Counts of 500 genes (sparse), 15 types that keep to regions of the tissue, sections side by side. Written as it is
+made, field of view by field of view, in no order of places: its expression is never held as a whole.
 The model has the sizes given and random weights, sharpened so that attention differs between neighbors as that of a
 trained model does: time and memory depend on its sizes alone.
 """

@@ -325,6 +325,7 @@ def stored_flavors(attention: pads.Dataset) -> list[str]:
 
 
 def shard_files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.Fragment]:
+    """Return the files of a folder of shards, those of one flavor where it is named, in order."""
     wanted = None if flavor is None else pads.field(terms.FLAVOR) == flavor
     return sorted(dataset.get_fragments(filter=wanted), key=lambda fragment: str(fragment.path))
 
