@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tissue_crosstalk.core.gather import gather_rows, gram, pair_sums, weighted_sums
+from tissue_crosstalk.core.gather import PairSums, gather_rows, gram, weighted_sums
 
 INDEX = torch.tensor([[2, 0, 2], [4, 2, 0]])  # rows 1 and 3 are nobody's
 ORDER = torch.argsort(INDEX.reshape(-1), stable=True)
@@ -35,8 +35,9 @@ def test_rows_of_a_table_without_gradient() -> None:
 def test_sums_of_pairs_and_their_gradient() -> None:
     first, second = random(4, 3), random(2, 3, seed=1)
     rows = torch.tensor([0, 0, 2, 3, 3]), torch.tensor([0, 1, 1, 0, 1])
-    torch.testing.assert_close(pair_sums(first, second, *rows), first[rows[0]] + second[rows[1]])
-    assert gradcheck(lambda a, b: pair_sums(a, b, *rows), [first, second])
+    torch.testing.assert_close(PairSums(first, second)(*rows), first[rows[0]] + second[rows[1]])
+    torch.testing.assert_close(PairSums(first.detach(), second.detach())(*rows), first[rows[0]] + second[rows[1]])
+    assert gradcheck(lambda a, b: PairSums(a, b)(*rows), [first, second])
 
 
 @pytest.mark.parametrize("order", [None, ORDER])

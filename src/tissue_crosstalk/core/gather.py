@@ -33,18 +33,33 @@ def gather_rows(table: Tensor, index: Tensor, order: Tensor | None = None) -> Te
     return rows
 
 
-def pair_sums(first: Tensor, second: Tensor, first_row: Tensor, second_row: Tensor) -> Tensor:
-    """Return ``first[first_row] + second[second_row]``, (pair, column).
+class PairSums:
+    """Sums of a row of one table and a row of another, for pairs of rows that come in several parts.
 
     Parameters
     ----------
     first, second
         Tables, (row, column); the second one has few rows.
-    first_row, second_row
-        Rows of each pair, int64 (pair,); `first_row` is ascending.
     """
-    sums: Tensor = _PairSums.apply(first, second, first_row, second_row)  # type: ignore[no-untyped-call]  # as above
-    return sums
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        self._first, self._second = first, second
+        # Bags of two: one pass over the pairs, where two gathers and an addition are three. The tables are joined once
+        # for all parts: that is a copy of them.
+        self._both = torch.cat([first.detach(), second.detach()])
+
+    def __call__(self, first_row: Tensor, second_row: Tensor) -> Tensor:
+        """Return ``first[first_row] + second[second_row]``, (pair, column).
+
+        Parameters
+        ----------
+        first_row, second_row
+            Rows of each pair, int64 (pair,); `first_row` is ascending.
+        """
+        if not (self._first.requires_grad or self._second.requires_grad):
+            return _sums_of_pairs(self._both, first_row, second_row + len(self._first))
+        sums: Tensor = _PairSums.apply(self._first, self._second, self._both, first_row, second_row)  # type: ignore[no-untyped-call]  # torch has no types here
+        return sums
 
 
 def weighted_sums(value: Tensor, weight: Tensor, index: Tensor, order: Tensor | None = None) -> Tensor:
@@ -107,23 +122,25 @@ class _GatherRows(Function):
         return F.embedding_bag(places, grad.reshape(len(places), -1), starts, mode="sum"), None, None
 
 
+def _sums_of_pairs(both: Tensor, first_row: Tensor, second_row: Tensor) -> Tensor:
+    return F.embedding_bag(torch.stack([first_row, second_row], dim=1), both, mode="sum")
+
+
 class _PairSums(Function):
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, first_row: Tensor, second_row: Tensor) -> Tensor:
+    def forward(ctx: Any, first: Tensor, second: Tensor, both: Tensor, first_row: Tensor, second_row: Tensor) -> Tensor:
         ctx.save_for_backward(first_row, second_row)
         ctx.n_rows = len(first), len(second)
-        # Bags of two: one pass over the pairs, where two gathers and an addition are three.
-        both = torch.stack([first_row, second_row + len(first)], dim=1)
-        return F.embedding_bag(both, torch.cat([first, second]), mode="sum")
+        return _sums_of_pairs(both, first_row, second_row + len(first))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         first_row, second_row = ctx.saved_tensors
         n_first, n_second = ctx.n_rows
         in_order = torch.arange(len(first_row), device=first_row.device)
         places, starts = _bags(first_row, in_order, n_first)
         of_first = F.embedding_bag(places, grad, starts, mode="sum")
-        return of_first, F.one_hot(second_row, n_second).to(grad.dtype).t() @ grad, None, None
+        return of_first, F.one_hot(second_row, n_second).to(grad.dtype).t() @ grad, None, None, None
 
 
 class _WeightedSums(Function):

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tissue_crosstalk.core.gather import gather_rows, gram, pair_sums, weighted_sums
+from tissue_crosstalk.core.gather import PairSums, gather_rows, gram, weighted_sums
 from tissue_crosstalk.core.network_settings import NetworkSettings
 
 ROW_BLOCK = 1024
@@ -393,11 +393,11 @@ class CrossAttentionNetwork(nn.Module):
         # [embedding ; label embedding] is the sum of both, each with zeros in the other's place.
         padded_embedding = F.pad(embedding, (0, self.settings.n_label_embed))
         padded_label = F.pad(self.ct_embed.weight, (n_embed, 0)).to(embedding.dtype)
+        inputs, hidden = PairSums(padded_embedding, padded_label), PairSums(by_sender, by_label)
 
         def coefficients(sender: Tensor, label: Tensor) -> Tensor:
             sender, label = sender.squeeze(1), label.squeeze(1)
-            x = pair_sums(padded_embedding, padded_label, sender, label)
-            raw = mlp.after_first_linear(x, pair_sums(by_sender, by_label, sender, label))
+            raw = mlp.after_first_linear(inputs(sender, label), hidden(sender, label))
             return F.softplus(raw + self.settings.pos_coef_offset)
 
         return _rowwise(coefficients, pair_sender[:, None], pair_label[:, None], blocks=blocks)
