@@ -186,16 +186,20 @@ def large() -> Large:
     return Large(*case, whole(*case), predict(*case))
 
 
+def assert_same_attention(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("n_shards", [1, 3, 17])
 def test_sharded_equals_whole(large: Large, n_shards: int) -> None:
-    """To the bit: a cell's result does not depend on the shard it is computed in."""
+    """But for rounding, which some processors do by a row's place in the product."""
     n_cells = large.tissue.n_cells
     parts = list(
         extract_attention(large.network, large.tissue, large.neighbors, cells_per_shard=-(-n_cells // n_shards))
     )
     assert len(parts) == n_shards
     assert np.concatenate([part.receivers for part in parts]).tolist() == list(range(n_cells))
-    assert (patterns_of(parts) == large.attention.patterns).all()
+    assert_same_attention(patterns_of(parts), large.attention.patterns)
     for part in parts:
         assert (np.diff(part.senders) > 0).all()
         for name, norm in part.norms_of(part.receivers).items():
@@ -209,7 +213,7 @@ def test_golden_sharded_equals_whole(n_shards: int) -> None:
         known.model.network, known.tissue, known.neighbors, cells_per_shard=-(-known.tissue.n_cells // n_shards)
     )
     reference = whole(known.model.network, known.tissue, known.neighbors)
-    assert (patterns_of(list(parts)) == reference.patterns).all()
+    assert_same_attention(patterns_of(list(parts)), reference.patterns)
 
 
 def test_a_subset_of_receivers_equals_its_part_of_the_whole(large: Large) -> None:
@@ -218,7 +222,7 @@ def test_a_subset_of_receivers_equals_its_part_of_the_whole(large: Large) -> Non
         extract_attention(large.network, large.tissue, large.neighbors, cells_per_shard=300, receivers=receivers)
     )
     assert [len(part.receivers) for part in parts] == [233, 233, 234]
-    assert (patterns_of(parts) == large.attention.patterns[:, receivers]).all()
+    assert_same_attention(patterns_of(parts), large.attention.patterns[:, receivers])
 
 
 def test_predictions_of_a_subset_equal_their_part_of_the_whole(large: Large) -> None:
@@ -256,7 +260,7 @@ def test_a_shard_needs_nothing_but_its_own_rows() -> None:
         tissue.labels[receivers],
     )
     reference = whole(network, tissue, neighbors)
-    assert (patterns == reference.patterns[:, receivers]).all()
+    assert_same_attention(patterns, reference.patterns[:, receivers])
     for name, norm in norms.items():
         np.testing.assert_allclose(norm, reference.norms[name][senders], rtol=1e-6, err_msg=name)
 
