@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tissue_crosstalk.provenance import PACKAGES, digest, git_commit, package_versions
+from tissue_crosstalk.core.files import digest
+from tissue_crosstalk.provenance import PACKAGES, git_commit, package_versions
 
 # --- Hashes
 

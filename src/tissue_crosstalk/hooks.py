@@ -14,6 +14,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.files import digest
 from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.params import (
     DEMO,
@@ -25,7 +26,7 @@ from tissue_crosstalk.params import (
     demo_study,
     flat_fields,
 )
-from tissue_crosstalk.provenance import digest, git_commit, package_versions
+from tissue_crosstalk.provenance import git_commit, package_versions
 
 PREFIX = "params:"
 LONGEST_VALUE = 500

@@ -1,8 +1,7 @@
-"""What a result comes from: hashes of files, versions of packages, the project's commit."""
+"""What a result comes from: versions of packages, the project's commit."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -26,25 +25,6 @@ PACKAGES = (
 """Packages whose versions a report names."""
 
 _SECONDS_FOR_GIT = 10
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their names, as hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    whole = hashlib.sha256()
-    for file_path in sorted(path.rglob("*")):
-        if file_path.is_file():
-            # The hash of each file has a fixed length, and no name holds a zero byte: no two folders read the same.
-            whole.update(file_path.relative_to(path).as_posix().encode() + b"\0" + digest(file_path).encode())
-    return whole.hexdigest()
 
 
 def git_commit(project: Path) -> str | None:

@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from servers import free_port, group_members
 from sessions import run_project
-from tissue_crosstalk.provenance import digest
+from tissue_crosstalk.core.files import digest
 from tissue_crosstalk.ui import run_list, serve, stop, wait_for
 
 if TYPE_CHECKING:

@@ -450,7 +450,7 @@ def test_x_may_stay_on_disk(form: str, genes: list[str] | None, tmp_path: Path) 
 def test_reading_in_parts_is_the_same(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     adata = counts_adata()
     expected = prepared(adata)
-    monkeypatch.setattr("tissue_crosstalk.core.tissue.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("tissue_crosstalk.core.expression.ROWS_AT_ONCE", 7)
     adata.X = FORMS[form](adata.X)
     assert_same_tissue(prepared(adata), expected)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -62,3 +65,94 @@ def swap_in(finished: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         finished.rename(target)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a stage's outputs, in which it may keep what it is working on.
+
+    What is unfinished stays there when a run is interrupted, and the next run goes on from it.
+
+    Attributes
+    ----------
+    folder
+        Need not exist.
+    """
+
+    folder: Path
+
+    def place(self, name: str) -> Path:
+        """Return where the finished output of a name lies, if there is one."""
+        return self.folder / name
+
+    def unfinished(self, name: str) -> Path:
+        """Return where an output is kept until it is finished; it keeps its suffix."""
+        path = Path(name)
+        return self.folder / f".{path.stem}.unfinished{path.suffix}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A file or folder that is complete, and has yet to go to its place.
+
+    Attributes
+    ----------
+    path
+        Where it lies. That may be its place already: it was finished by an earlier run, and is still right.
+    """
+
+    path: Path
+
+    def move_to(self, target: Path) -> None:
+        """Put it in the place of `target`, which may exist."""
+        if self.path.resolve() == target.resolve():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_dir():
+            with _same_file_system(self.path, target) as path:
+                swap_in(path, target)
+        else:
+            with _same_file_system(self.path, target) as path:
+                path.replace(target)
+
+
+@contextmanager
+def _same_file_system(path: Path, target: Path) -> Iterator[Path]:
+    """Give the path, moved beside `target` where it lies in another file system: only renames are atomic."""
+    if path.stat().st_dev == target.parent.stat().st_dev:
+        yield path
+        return
+    beside = target.parent / f".{uuid.uuid4().hex}.unfinished{target.suffix}"
+    try:
+        shutil.move(path, beside)
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's files with their names, as hexadecimal digits.
+
+    A file that has not changed since (by size and time) is not read again.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    if not path.is_dir():
+        found = path.stat()
+        return _digest_of_file(path.resolve(), found.st_size, found.st_mtime_ns, found.st_ino)
+    whole = hashlib.sha256()
+    for file_path in sorted(path.rglob("*")):
+        if file_path.is_file():
+            # The hash of each file has a fixed length, and no name holds a zero byte: no two folders read the same.
+            whole.update(file_path.relative_to(path).as_posix().encode() + b"\0" + digest(file_path).encode())
+    return whole.hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of_file(path: Path, *state: int) -> str:  # noqa: ARG001 - the state tells files of one name apart
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,24 +7,38 @@ and ``radius`` where there are any; ``obsm``: ``spatial``, ``nn_idx`` (rows of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
+from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary, rows_at_once
+from tissue_crosstalk.core.files import Finished, Workspace
+from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
-from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
-from tissue_crosstalk.core.tissue import PreparedTissue, prepare_tissue
+from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors, neighbors_by_section
+from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
+from tissue_crosstalk.core.tissue_file import RowReader, source_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+logger = logging.getLogger(__name__)
+
 RADIUS = "radius"
+FINGERPRINT: Final = "fingerprint"
+MODEL_INPUT_FORMAT: Final = "model input 1"
+MODEL_INPUT_FILE: Final = "model_input.h5ad"
+ANNDATA_PARTS: Final = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
 def prepare_for_training(
@@ -93,33 +107,84 @@ def to_anndata(tissue: PreparedTissue, neighbors: Neighbors) -> AnnData:
     """Return the model input as an AnnData, to be stored (see :func:`from_anndata`)."""
     from anndata import AnnData
 
+    parts = _parts(tissue)
+    parts["obsm"] |= {terms.OBSM_NN_IDX: neighbors.idx, terms.OBSM_NN_DIST: neighbors.dist}
+    return AnnData(X=tissue.expression, **parts)
+
+
+def _parts(cells: TissueCells) -> dict[str, Any]:
+    """Return all of a model input but its expression and neighbors, by the name of an AnnData's part."""
     obs = pd.DataFrame(
         {
             terms.LABEL: pd.Categorical.from_codes(
-                cast("Sequence[int]", tissue.labels), categories=pd.Index(tissue.cell_types)
+                cast("Sequence[int]", cells.labels), categories=pd.Index(cells.cell_types)
             ),
-            terms.POSITION: tissue.positions,
+            terms.POSITION: cells.positions,
         },
-        index=pd.Index(tissue.cell_names, dtype=object),
+        index=pd.Index(cells.cell_names, dtype=object),
     )
-    if tissue.section_names:
+    if cells.section_names:
         obs[terms.SECTION] = pd.Categorical.from_codes(
-            cast("Sequence[int]", tissue.sections), categories=pd.Index(tissue.section_names)
+            cast("Sequence[int]", cells.sections), categories=pd.Index(cells.section_names)
         )
-    if tissue.radii is not None:
-        obs[RADIUS] = tissue.radii
-    record = {**asdict(tissue.keys), **asdict(tissue.preprocessing)}
-    return AnnData(
-        X=tissue.expression,
-        obs=obs,
-        var=pd.DataFrame(index=pd.Index(tissue.genes, dtype=object)),
-        obsm={
-            terms.SPATIAL: tissue.coordinates,
-            terms.OBSM_NN_IDX: neighbors.idx,
-            terms.OBSM_NN_DIST: neighbors.dist,
-        },
-        uns={terms.MODEL_INPUT_KEY: {name: value for name, value in record.items() if value is not None}},
-    )
+    if cells.radii is not None:
+        obs[RADIUS] = cells.radii
+    record = {**asdict(cells.keys), **asdict(cells.preprocessing)}
+    return {
+        "obs": obs,
+        "var": pd.DataFrame(index=pd.Index(cells.genes, dtype=object)),
+        "obsm": {terms.SPATIAL: cells.coordinates},
+        "uns": {terms.MODEL_INPUT_KEY: {name: value for name, value in record.items() if value is not None}},
+    }
+
+
+class ModelInput:
+    """A model input, of which what is large is read by rows when it is on disk.
+
+    Parameters
+    ----------
+    adata
+        What :func:`to_anndata` returned or :func:`store_model_input` stored, in memory or opened by
+        :func:`~tissue_crosstalk.core.tissue_file.open_tissue`.
+
+    Attributes
+    ----------
+    cells
+        Its cells, in spatial order.
+    n_neighbors
+        Neighbors per cell.
+
+    Raises
+    ------
+    TissueError
+        If `adata` is something else.
+    """
+
+    def __init__(self, adata: AnnData) -> None:
+        if terms.MODEL_INPUT_KEY not in adata.uns:
+            raise TissueError(
+                f"expected a model input that this project prepared (with uns[{terms.MODEL_INPUT_KEY!r}]). Got another "
+                "AnnData; run the pipeline from its start."
+            )
+        self.cells = _cells(adata)
+        self._expression = RowReader(adata.X)
+        self._idx, self._dist = adata.obsm[terms.OBSM_NN_IDX], adata.obsm[terms.OBSM_NN_DIST]
+        self.n_neighbors = int(self._idx.shape[1])
+
+    def expression(self, rows: npt.NDArray[np.integer]) -> sparse.csr_matrix:
+        """Return the expression of some cells, whose rows are ascending, CSR float32 (cell, gene)."""
+        return self._expression[rows]
+
+    def neighbors(self, start: int, stop: int) -> Neighbors:
+        """Return the neighbors of the cells from row `start` up to, but not with, row `stop`."""
+        return Neighbors(
+            np.asarray(self._idx[start:stop], dtype=np.int32), np.asarray(self._dist[start:stop], dtype=np.float32)
+        )
+
+    def in_memory(self) -> tuple[PreparedTissue, Neighbors]:
+        """Read all of it."""
+        rows = np.arange(self.cells.n_cells)
+        return self.cells.with_expression(self.expression(rows)), self.neighbors(0, len(rows))
 
 
 def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
@@ -130,17 +195,16 @@ def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
     TissueError
         If `adata` is something else.
     """
-    if terms.MODEL_INPUT_KEY not in adata.uns:
-        raise TissueError(
-            f"expected a model input that this project prepared (with uns[{terms.MODEL_INPUT_KEY!r}]). Got another "
-            "AnnData; run the pipeline from its start."
-        )
+    return ModelInput(adata).in_memory()
+
+
+def _cells(adata: AnnData) -> TissueCells:
     record: dict[str, Any] = dict(adata.uns[terms.MODEL_INPUT_KEY])
     log_normalised, target_sum = bool(record.pop("log_normalised")), record.pop("target_sum", None)
+    record.pop(FINGERPRINT, None)
     labels = adata.obs[terms.LABEL].cat
     sections = adata.obs[terms.SECTION].cat if terms.SECTION in adata.obs else None
-    tissue = PreparedTissue(
-        expression=sparse.csr_matrix(adata.X, dtype=np.float32),
+    return TissueCells(
         genes=tuple(map(str, adata.var_names)),
         labels=labels.codes.to_numpy().astype(np.int16),
         cell_types=tuple(map(str, labels.categories)),
@@ -155,8 +219,135 @@ def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
         keys=TissueKeys(**{name: str(value) for name, value in record.items()}),
         preprocessing=Preprocessing(log_normalised, None if target_sum is None else float(target_sum)),
     )
-    neighbors = Neighbors(
-        np.asarray(adata.obsm[terms.OBSM_NN_IDX], dtype=np.int32),
-        np.asarray(adata.obsm[terms.OBSM_NN_DIST], dtype=np.float32),
+
+
+def store_model_input(
+    adata: AnnData,
+    workspace: Workspace,
+    keys: TissueKeys,
+    *,
+    log_normalised: bool,
+    n_neighbors: int,
+    target_sum: float | None = None,
+    genes: Sequence[str] | None = None,
+    cell_types: Sequence[str] | None = None,
+    pad_neighbors: bool = False,
+) -> Finished:
+    """Prepare a tissue and write the model input, h5ad, as it comes.
+
+    Parameters
+    ----------
+    adata
+        The tissue; opened by :func:`~tissue_crosstalk.core.tissue_file.open_tissue`, it is read by rows.
+    workspace
+        Folder of the model input. One that lies there and was prepared from the same tissue, in the same way, is
+        taken as it is.
+    keys, log_normalised, target_sum, genes, cell_types
+        See :func:`~tissue_crosstalk.core.tissue.prepare_tissue`, also for the errors.
+    n_neighbors, pad_neighbors
+        See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
+
+    Notes
+    -----
+    In memory are names, places and types of all cells, the neighbors of one section, and
+    :data:`~tissue_crosstalk.core.expression.ROWS_AT_ONCE` rows of expression; on disk, for a while, the expression once
+    more.
+    """
+    described = {
+        **asdict(keys),
+        "log_normalised": log_normalised,
+        "target_sum": target_sum,
+        "genes": None if genes is None else list(genes),
+        "cell_types": None if cell_types is None else list(cell_types),
+        "n_neighbors": n_neighbors,
+        "pad_neighbors": pad_neighbors,
+    }
+    fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
+    place = workspace.place(MODEL_INPUT_FILE)
+    if fingerprint is not None and _stored_fingerprint(place) == fingerprint:
+        logger.info("%s was prepared from this very tissue, and is used again.", place)
+        return Finished(place)
+
+    cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
+    neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
+    first = next(neighbors)  # so that what is wrong with the tissue shows before its expression is read
+    shuffle = RowShuffle(
+        workspace.unfinished("shuffled_expression"),
+        np.argsort(cells.positions),
+        rows_at_once(expression.values.shape[1]),
     )
-    return tissue, neighbors
+    unfinished = workspace.unfinished(MODEL_INPUT_FILE)
+    try:
+        summary = Summary()
+        for start, rows in expression.blocks():
+            summary.add(expression, start, rows)
+            shuffle.add(start, rows)
+        normalisation = summary.normalisation(expression.where, log_normalised=log_normalised, target_sum=target_sum)
+        cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
+        _write(unfinished, cells, fingerprint, shuffle, normalisation, itertools.chain([first], neighbors))
+    finally:
+        shuffle.close()
+    return Finished(unfinished)
+
+
+def _write(
+    path: Path,
+    cells: TissueCells,
+    fingerprint: str | None,
+    shuffle: RowShuffle,
+    normalisation: Normalisation,
+    neighbors: Iterator[tuple[npt.NDArray[np.intp], Neighbors]],
+) -> None:
+    """Write a model input as anndata would, but a part at a time, and uncompressed: shards read ranges of it."""
+    import h5py
+    from anndata.io import write_elem
+
+    parts = _parts(cells)
+    if fingerprint is not None:
+        parts["uns"][terms.MODEL_INPUT_KEY][FINGERPRINT] = fingerprint
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name in ANNDATA_PARTS:
+            write_elem(file, name, parts.get(name, {}))
+        x = file.create_group("X")
+        x.attrs.update(
+            {
+                "encoding-type": "csr_matrix",
+                "encoding-version": "0.1.0",
+                "shape": np.array([cells.n_cells, len(cells.genes)], dtype=np.int64),
+            }
+        )
+        data = x.create_dataset("data", (shuffle.n_values,), np.float32)
+        indices = x.create_dataset("indices", (shuffle.n_values,), np.int32)
+        starts = np.zeros(cells.n_cells + 1, dtype=np.int64)
+        n_rows = n_values = 0
+        for was, rows in shuffle.blocks():
+            normalised = normalisation.apply(rows, was)
+            data[n_values : n_values + normalised.nnz] = normalised.data
+            indices[n_values : n_values + normalised.nnz] = normalised.indices
+            starts[n_rows + 1 : n_rows + 1 + len(was)] = n_values + normalised.indptr[1:]
+            n_rows, n_values = n_rows + len(was), n_values + normalised.nnz
+        is_short = n_values <= np.iinfo(np.int32).max
+        x.create_dataset("indptr", data=starts.astype(np.int32) if is_short else starts)
+        shape: tuple[int, int] | None = None
+        for own, found in neighbors:
+            if shape is None:
+                shape = (cells.n_cells, found.idx.shape[1])
+                for name, dtype in ((terms.OBSM_NN_IDX, np.int32), (terms.OBSM_NN_DIST, np.float32)):
+                    array = file["obsm"].create_dataset(name, shape, dtype)
+                    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            rows_of_section = slice(int(own[0]), int(own[-1]) + 1)  # sections follow each other
+            file["obsm"][terms.OBSM_NN_IDX][rows_of_section] = found.idx
+            file["obsm"][terms.OBSM_NN_DIST][rows_of_section] = found.dist
+
+
+def _stored_fingerprint(path: Path) -> str | None:
+    """Return what the model input of a path was made from; None where there is none that can be read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file["uns"][terms.MODEL_INPUT_KEY][FINGERPRINT][()].decode())
+    except (OSError, KeyError, AttributeError):
+        return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,15 @@ from scipy.spatial import KDTree
 
 from tissue_crosstalk.core.errors import NeighborError, ParameterError
 from tissue_crosstalk.core.terms import NO_NEIGHBOR
-from tissue_crosstalk.core.tissue import PreparedTissue
+from tissue_crosstalk.core.tissue import TissueCells
 
 TIED_ENTRIES_AT_ONCE = 4_000_000
 """Distances held at once while ties are resolved."""
+
+RECEIVERS_AT_ONCE = 100_000
+"""Cells whose neighbors are searched at once."""
+
+_Group = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class Neighbors:
         return np.where(self.idx < 0, np.int16(NO_NEIGHBOR), labels[self.idx])
 
 
-def find_neighbors(tissue: PreparedTissue, n_neighbors: int, *, pad: bool = False) -> Neighbors:
+def find_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) -> Neighbors:
     """Find the nearest cells of another type in the same section.
 
     Parameters
@@ -62,42 +68,76 @@ def find_neighbors(tissue: PreparedTissue, n_neighbors: int, *, pad: bool = Fals
     NeighborError
         If a (section, type) has fewer than `n_neighbors` candidates and `pad` is not set.
     """
+    idx = np.empty((tissue.n_cells, n_neighbors if n_neighbors > 0 else 0), dtype=np.int32)
+    dist = np.empty(idx.shape, dtype=np.float32)
+    for cells, found in neighbors_by_section(tissue, n_neighbors, pad=pad):
+        idx[cells], dist[cells] = found.idx, found.dist
+    return Neighbors(idx, dist)
+
+
+def neighbors_by_section(
+    tissue: TissueCells, n_neighbors: int, *, pad: bool = False
+) -> Iterator[tuple[npt.NDArray[np.intp], Neighbors]]:
+    """Yield the rows of each section's cells and their neighbors, as :func:`find_neighbors` has them.
+
+    All sections are checked before the first is searched; memory is that of one section's neighbors.
+    """
     if n_neighbors < 1:
         raise ParameterError(f"n_neighbors must be at least 1. Got {n_neighbors} instead.")
-    groups = _groups(tissue)
+    sections = _groups(tissue)
     if not pad:
-        _refuse_too_few(tissue, groups, n_neighbors)
-    idx = np.full((tissue.n_cells, n_neighbors), NO_NEIGHBOR, dtype=np.int32)
-    dist = np.full((tissue.n_cells, n_neighbors), np.inf)
-    for receivers, candidates in groups:
-        k = min(n_neighbors, len(candidates))
-        if k == 0:
-            continue
-        # Candidates by position, so that of equally distant ones the smaller row is the earlier cell.
-        ordered = candidates[np.argsort(tissue.positions[candidates])]
-        tree = KDTree(tissue.coordinates[ordered], compact_nodes=False, balanced_tree=False)
-        found_dist, found = _nearest(tree, tissue.coordinates[receivers], k)
-        idx[receivers[:, None], np.arange(k)] = ordered[found]
-        dist[receivers[:, None], np.arange(k)] = found_dist
-    if tissue.radii is not None:
-        reach = tissue.radii[:, None] + tissue.radii[idx]
-        dist = np.maximum(0.0, dist - reach)  # inf stays inf
-    return Neighbors(idx, dist.astype(np.float32))
+        _refuse_too_few(tissue, [group for _, groups in sections for group in groups], n_neighbors)
+    for cells, groups in sections:
+        yield cells, _neighbors_within(tissue, cells, groups, n_neighbors)
 
 
-def _groups(tissue: PreparedTissue) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Return (receivers, candidates) of every (section, label) that has cells."""
-    groups = []
+def _neighbors_within(
+    tissue: TissueCells, cells: npt.NDArray[np.intp], groups: Sequence[_Group], n_neighbors: int
+) -> Neighbors:
+    """Return the neighbors of a section's cells, whose rows are ascending."""
+    idx = np.full((len(cells), n_neighbors), NO_NEIGHBOR, dtype=np.int32)
+    dist = np.full((len(cells), n_neighbors), np.inf, dtype=np.float32)
+    # The next tree is built while this one is asked: building takes one thread, asking all of them.
+    with ThreadPoolExecutor(1) as builder:
+        trees = [builder.submit(_tree, tissue, candidates) for _, candidates in groups[:1]]
+        for number, (receivers, candidates) in enumerate(groups):
+            trees += [builder.submit(_tree, tissue, later) for _, later in groups[number + 1 : number + 2]]
+            tree, ordered = trees[number].result()
+            trees[number] = Future()  # gone as soon as it is used
+            k = min(n_neighbors, len(candidates))
+            if tree is None:
+                continue
+            for start in range(0, len(receivers), RECEIVERS_AT_ONCE):
+                part = receivers[start : start + RECEIVERS_AT_ONCE]
+                found_dist, found = _nearest(tree, tissue.coordinates[part], k)
+                nearest = ordered[found]
+                if tissue.radii is not None:
+                    found_dist = np.maximum(0.0, found_dist - (tissue.radii[part, None] + tissue.radii[nearest]))
+                rows = np.searchsorted(cells, part)
+                idx[rows, :k], dist[rows, :k] = nearest, found_dist
+    return Neighbors(idx, dist)
+
+
+def _tree(tissue: TissueCells, candidates: npt.NDArray[np.intp]) -> tuple[KDTree[None] | None, npt.NDArray[np.intp]]:
+    # Candidates by position, so that of equally distant ones the smaller row is the earlier cell.
+    ordered = candidates[np.argsort(tissue.positions[candidates])]
+    if not len(ordered):
+        return None, ordered
+    return KDTree(tissue.coordinates[ordered], compact_nodes=False, balanced_tree=False), ordered
+
+
+def _groups(tissue: TissueCells) -> list[tuple[npt.NDArray[np.intp], list[_Group]]]:
+    """Return the cells of every section, and (receivers, candidates) of every label in it."""
+    sections = []
     for section in range(max(1, len(tissue.section_names))):
         cells = np.flatnonzero(tissue.sections == section)
         labels = tissue.labels[cells]
-        groups += [(cells[labels == label], cells[labels != label]) for label in np.unique(labels)]
-    return groups
+        groups = [(cells[labels == label], cells[labels != label]) for label in np.unique(labels)]
+        sections.append((cells, groups))
+    return sections
 
 
-def _refuse_too_few(
-    tissue: PreparedTissue, groups: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]], n_neighbors: int
-) -> None:
+def _refuse_too_few(tissue: TissueCells, groups: Sequence[_Group], n_neighbors: int) -> None:
     short = []
     for receivers, candidates in groups:
         if len(candidates) < n_neighbors:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,28 +14,22 @@ from scipy import sparse
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
+from tissue_crosstalk.core.expression import Expression, Summary
 from tissue_crosstalk.core.model import Preprocessing, TissueKeys
 from tissue_crosstalk.core.spatial_order import spatial_order
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-logger = logging.getLogger(__name__)
-
 RESERVED = frozenset({terms.HUB_CLUSTER, terms.CELL_IDX})
-
-ROWS_AT_ONCE = 50_000
-"""Rows of a tissue that are read and normalised at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedTissue:
-    """A tissue as the network sees it.
+class TissueCells:
+    """The cells of a tissue as the network sees them, but for their expression.
 
     Attributes
     ----------
-    expression
-        Log-normalised expression, CSR float32 (cell, gene).
     genes
         Gene names, (gene,).
     labels
@@ -59,7 +52,6 @@ class PreparedTissue:
         How all this was read.
     """
 
-    expression: sparse.csr_matrix
     genes: tuple[str, ...]
     labels: npt.NDArray[np.int16]
     cell_types: tuple[str, ...]
@@ -80,6 +72,23 @@ class PreparedTissue:
     def in_tissue_order(self) -> npt.NDArray[np.intp]:
         """Return the rows of this object in the order of the user's tissue."""
         return np.argsort(self.positions, kind="stable")
+
+    def with_expression(self, expression: sparse.csr_matrix) -> PreparedTissue:
+        """Return the cells with their log-normalised expression, CSR float32 (cell, gene)."""
+        return PreparedTissue(**{name.name: getattr(self, name.name) for name in fields(self)}, expression=expression)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTissue(TissueCells):
+    """A tissue as the network sees it.
+
+    Attributes
+    ----------
+    expression
+        Log-normalised expression, CSR float32 (cell, gene).
+    """
+
+    expression: sparse.csr_matrix
 
 
 def prepare_tissue(
@@ -125,6 +134,35 @@ def prepare_tissue(
     Cells at the very same place are allowed: their distance is 0. Categories without a cell are dropped. Labels
     that are numbers become their text (``3`` is the type ``"3"``).
     """
+    cells, found = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
+    summary, blocks = Summary(), []
+    for start, rows in found.blocks():
+        summary.add(found, start, rows)
+        blocks.append(rows)
+    normalisation = summary.normalisation(found.where, log_normalised=log_normalised, target_sum=target_sum)
+    expression = blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr", dtype=np.float32)
+    normalised = normalisation.apply(expression, slice(None))
+    preprocessing = Preprocessing(log_normalised=log_normalised, target_sum=normalisation.target_sum)
+    return replace(cells, preprocessing=preprocessing).with_expression(normalised[cells.positions])
+
+
+def prepare_cells(
+    adata: AnnData, keys: TissueKeys, *, genes: Sequence[str] | None = None, cell_types: Sequence[str] | None = None
+) -> tuple[TissueCells, Expression]:
+    """Check a tissue's cells, match them by name, and put them in spatial order; the expression is not read.
+
+    Parameters
+    ----------
+    adata, keys, genes, cell_types
+        As of :func:`prepare_tissue`, also for the errors.
+
+    Returns
+    -------
+    cells
+        In spatial order. Their preprocessing is yet to be found out.
+    expression
+        Where their expression is, in the order of the tissue.
+    """
     if not hasattr(adata, "obsm"):
         raise TissueError(
             f"the tissue must be an AnnData object. Got {type(adata).__name__}; read it with anndata.read_h5ad."
@@ -136,15 +174,13 @@ def prepare_tissue(
 
     labels, types = _labels(adata, keys.labels_key, cell_types)
     sections, section_names = _sections(adata, keys.section_key)
-    coordinates = _coordinates(adata, keys.coord_key, sections)
+    coordinates = _coordinates(adata, keys.coord_key)
     radii = _radii(adata, keys.radius_key)
     columns, gene_names = _gene_columns(adata, genes)
 
     order = spatial_order(coordinates, sections)
-    expression = _read_expression(adata, keys.layer, columns)
-    expression, target_sum = _normalised(expression, log_normalised=log_normalised, target_sum=target_sum, keys=keys)
-    return PreparedTissue(
-        expression=expression[order],
+    _warn_of_same_places(coordinates, sections)
+    cells = TissueCells(
         genes=gene_names,
         labels=labels[order],
         cell_types=types,
@@ -155,8 +191,9 @@ def prepare_tissue(
         section_names=section_names,
         radii=None if radii is None else radii[order],
         keys=keys,
-        preprocessing=Preprocessing(log_normalised=log_normalised, target_sum=target_sum),
+        preprocessing=Preprocessing(log_normalised=True),
     )
+    return cells, Expression.of(adata, keys.layer, columns)
 
 
 def _refuse_duplicates(names: npt.NDArray[np.object_], what: str, remedy: str) -> None:
@@ -224,7 +261,7 @@ def _labels(
     return np.array([number[name] for name in names], dtype=np.int16)[codes], tuple(cell_types)
 
 
-def _coordinates(adata: AnnData, key: str, sections: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
     if key not in adata.obsm:
         hint = did_you_mean(key, adata.obsm.keys())
         raise TissueError(
@@ -247,15 +284,21 @@ def _coordinates(adata: AnnData, key: str, sections: npt.NDArray[np.int32]) -> n
             f"obsm[{key!r}] (coord_key) must be finite. {int(bad.sum())} of {len(bad)} cells have NaN or infinite "
             f"coordinates, first {listing(list(adata.obs_names[bad]), most=3)}; drop these cells."
         )
-    n_repeated = len(coordinates) - len(np.unique(np.column_stack([sections, coordinates]), axis=0))
+    checked: npt.NDArray[np.float64] = coordinates
+    return checked
+
+
+def _warn_of_same_places(coordinates: npt.NDArray[np.float64], sections: npt.NDArray[np.int32]) -> None:
+    """Warn where many cells lie exactly where another cell of their section does."""
+    order = np.lexsort((*coordinates.T, sections))
+    places = np.column_stack([sections, coordinates])[order]
+    n_repeated = int((places[1:] == places[:-1]).all(axis=1).sum())
     if n_repeated > len(coordinates) // 10:
         warnings.warn(
             f"{n_repeated} of {len(coordinates)} cells lie exactly where another cell does (distance 0). If sections "
             "share coordinates, set section_key.",
             stacklevel=4,
         )
-    checked: npt.NDArray[np.float64] = coordinates
-    return checked
 
 
 def _sections(adata: AnnData, key: str | None) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
@@ -301,82 +344,3 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
     columns = present.get_indexer_for(list(genes))
     in_order = len(genes) == len(present) and bool((columns == np.arange(len(present))).all())
     return (None if in_order else columns), tuple(genes)
-
-
-def _row_chunks(adata: AnnData, layer: str | None) -> Iterator[Any]:
-    """Yield the rows of the expression, dense or sparse, a chunk at a time."""
-    if layer is not None and layer not in adata.layers:
-        hint = did_you_mean(layer, adata.layers.keys())
-        raise TissueError(
-            f"layer names {layer!r}, which is not in the tissue's layers.{hint} "
-            f"Its layers are {listing(list(adata.layers))}."
-        )
-    values: Any = adata.X if layer is None else adata.layers[layer]
-    if values is None:
-        raise TissueError("the tissue has no X. Set layer to the layer that holds its expression.")
-    if getattr(values, "format", None) == "csc":  # rows of a column-wise matrix cannot be read apart
-        in_memory: Any = values if sparse.issparse(values) else values.to_memory()
-        values = in_memory.tocsr()
-    for start in range(0, adata.n_obs, ROWS_AT_ONCE):
-        yield values[start : start + ROWS_AT_ONCE]
-
-
-def _read_expression(adata: AnnData, layer: str | None, columns: npt.NDArray[np.intp] | None) -> sparse.csr_matrix:
-    where = "X" if layer is None else f"layers[{layer!r}]"
-    chunks = []
-    for chunk in _row_chunks(adata, layer):
-        if not (np.issubdtype(chunk.dtype, np.number) or chunk.dtype == bool):
-            raise TissueError(f"{where} must hold numbers. Got values of type {chunk.dtype}.")
-        rows = sparse.csr_matrix(chunk, dtype=np.float32)
-        chunks.append(rows if columns is None else rows[:, columns])
-    # Dense tissues hand over views that must not be written to, sparse ones possibly unsorted rows: own both.
-    expression = sparse.vstack(chunks, format="csr", dtype=np.float32) if len(chunks) > 1 else chunks[0].copy()
-    expression.sum_duplicates()
-    expression.eliminate_zeros()
-    bad = ~np.isfinite(expression.data) | (expression.data < 0)
-    if bad.any():
-        row, column = (axis[np.flatnonzero(bad)[0]] for axis in expression.nonzero())
-        name = adata.var_names[column if columns is None else columns[column]]
-        raise TissueError(
-            f"{where} must hold finite values of at least 0. {int(bad.sum())} values are negative, NaN or infinite, "
-            f"first of gene {str(name)!r} in cell {str(adata.obs_names[row])!r}. Give counts or log-normalised "
-            "expression, not scaled values (layer chooses where it is)."
-        )
-    return expression
-
-
-def _normalised(
-    expression: sparse.csr_matrix, *, log_normalised: bool, target_sum: float | None, keys: TissueKeys
-) -> tuple[sparse.csr_matrix, float | None]:
-    where = "X" if keys.layer is None else f"layers[{keys.layer!r}]"
-    whole = bool((expression.data == np.round(expression.data)).all())
-    largest = float(expression.data.max()) if expression.nnz else 0.0
-    if log_normalised:
-        if whole and largest > 0:  # of all log1p values of normalised counts, only 0 is whole
-            warnings.warn(
-                f"{where} looks like counts (whole numbers up to {largest:g}), but is used as log-normalised "
-                "expression. If it holds counts, normalise and log1p them first, or set log_normalised=false where a "
-                "model is trained.",
-                stacklevel=4,
-            )
-        return expression, None
-    if not whole:
-        raise TissueError(
-            f"{where} must hold counts (whole numbers) to be normalised, but it has fractions (largest value "
-            f"{largest:g}): it seems to be normalised already. Set log_normalised=true, or layer to the layer with the "
-            "counts."
-        )
-    totals = np.asarray(expression.sum(axis=1, dtype=np.float64)).ravel()
-    counted = totals > 0
-    if not counted.any():
-        raise TissueError(f"{where} holds zeros only: no cell has a count.")
-    if not counted.all():
-        logger.warning("%d of %d cells have no count at all; they stay zero.", int((~counted).sum()), len(totals))
-    if target_sum is None:
-        target_sum = float(np.median(totals[counted]))
-    factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=counted)
-    scaled = expression.data * np.repeat(factor, np.diff(expression.indptr))
-    result = sparse.csr_matrix(
-        (np.log1p(scaled).astype(np.float32), expression.indices, expression.indptr), shape=expression.shape
-    )
-    return result, target_sum

@@ -1,0 +1,143 @@
+"""A tissue (AnnData) whose matrices stay in its file, h5ad or zarr, to be read by rows.
+
+Names, labels, coordinates and what else is small is in memory. ``X``, ``layers`` and ``obsp`` are on disk, dense or
+sparse; ``raw`` is left there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from anndata import AnnData
+from scipy import sparse
+
+from tissue_crosstalk.core.errors import TissueError
+
+ON_DISK = ("layers", "obsp")
+IN_MEMORY = ("obs", "var", "obsm", "varm", "uns")
+SPARSE = {"csr_matrix", "csc_matrix"}
+LARGE = 2**20
+"""Elements of an array of ``obsm`` above which it stays on disk."""
+
+LONGEST_GAP = 256
+"""Rows that are read and dropped again sooner than a file is asked twice."""
+
+
+class TissueFile(AnnData):  # type: ignore[misc]  # anndata has no types
+    """An AnnData whose matrices stay in the file `source`."""
+
+    source: Path
+
+
+def open_tissue(path: Path) -> AnnData:
+    """Open a tissue without reading its matrices.
+
+    Parameters
+    ----------
+    path
+        An h5ad file, or the folder of a zarr store.
+
+    Returns
+    -------
+    TissueFile
+        Of a file of the time before AnnData 0.8, an AnnData in memory.
+
+    Raises
+    ------
+    TissueError
+        If it is not an AnnData; and whatever h5py or zarr say of a file that is broken.
+    """
+    import anndata
+
+    group = _open(path)
+    if group.attrs.get("encoding-type") != "anndata":
+        if path.is_dir() or "X" not in group or "obs" not in group:
+            raise TissueError(
+                f"{str(path)!r} is not an AnnData: it has {', '.join(map(repr, sorted(group))) or 'nothing'}. Write it "
+                f"with AnnData.write_{'zarr' if path.is_dir() else 'h5ad'}."
+            )
+        return anndata.read_h5ad(path)
+    parts = {name: _read(group[name]) for name in IN_MEMORY if name in group and name != "obsm"}
+    parts |= {name: {key: _lazy(group[name][key]) for key in group[name]} for name in ON_DISK if name in group}
+    if "obsm" in group:
+        parts["obsm"] = {key: _lazy_if_large(group["obsm"][key]) for key in group["obsm"]}
+    tissue = TissueFile(X=_lazy(group["X"]) if "X" in group else None, **parts)
+    tissue.source = path
+    return tissue
+
+
+def source_of(adata: AnnData) -> Path | None:
+    """Return the file that a tissue was opened from; None for one in memory."""
+    return getattr(adata, "source", None)
+
+
+def _open(path: Path) -> Any:
+    if path.is_dir():
+        import zarr
+
+        return zarr.open_group(str(path), mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def _read(element: Any) -> Any:
+    from anndata.io import read_elem
+
+    return read_elem(element)
+
+
+def _lazy(element: Any) -> Any:
+    from anndata.io import sparse_dataset
+
+    encoding = element.attrs.get("encoding-type")
+    if encoding in SPARSE:
+        return sparse_dataset(element)
+    return element if encoding == "array" else _read(element)
+
+
+def _lazy_if_large(element: Any) -> Any:
+    is_array = element.attrs.get("encoding-type") == "array"
+    return element if is_array and int(np.prod(element.shape)) > LARGE else _read(element)
+
+
+class RowReader:
+    """Reads rows of a sparse or dense matrix, in memory or on disk, as CSR float32.
+
+    Parameters
+    ----------
+    values
+        (row, column): numpy, scipy sparse (CSR where it is large), or what :func:`open_tissue` left on disk.
+    """
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+        self.shape: tuple[int, int] = tuple(values.shape)
+        # On disk, rows are ranges of two arrays, which one look at the starts of all rows tells.
+        self._parts: tuple[Any, Any] | None = None
+        if getattr(values, "format", None) == "csr" and not sparse.issparse(values):
+            self._parts = values.group["data"], values.group["indices"]
+            self._starts: npt.NDArray[np.int64] = values.group["indptr"][:].astype(np.int64)
+
+    def __getitem__(self, rows: npt.NDArray[np.integer]) -> sparse.csr_matrix:
+        """Return rows, given ascending, as CSR float32 (row, column)."""
+        if self._parts is None:
+            return sparse.csr_matrix(self._values[rows], dtype=np.float32)
+        # Rows that lie close are read with what is between them.
+        cuts = np.flatnonzero(np.diff(rows) > LONGEST_GAP) + 1
+        parts = [self._range(part) for part in np.split(rows, cuts) if len(part)]
+        empty = sparse.csr_matrix(np.zeros((0, self.shape[1]), dtype=np.float32))
+        return sparse.csr_matrix(sparse.vstack([empty, *parts], format="csr"))
+
+    def _range(self, rows: npt.NDArray[np.integer]) -> sparse.csr_matrix:
+        assert self._parts is not None
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        starts = self._starts[first : stop + 1]
+        data, indices = (part[int(starts[0]) : int(starts[-1])] for part in self._parts)
+        whole = sparse.csr_matrix(
+            (np.asarray(data, dtype=np.float32), indices, starts - starts[0]), shape=(stop - first, self.shape[1])
+        )
+        return whole if len(rows) == stop - first else whole[rows - first]
