@@ -20,6 +20,7 @@ from naive import (
     stored_attention,
 )
 
+from tissue_crosstalk.core import tables
 from tissue_crosstalk.core.errors import ParameterError, ResultError
 from tissue_crosstalk.core.extraction import extract_tables
 from tissue_crosstalk.core.flavoring import flavor_attention
@@ -237,6 +238,40 @@ def test_strength_is_read_again_where_it_is_too_much_to_hold(kept: Stored, monke
     strength = np.concatenate([shard.strength for shard in passes[0]])
     np.testing.assert_allclose(strength, kept.arrays["vanilla"].max(axis=0), rtol=1e-6)
     assert passes[0][0].nn_dist is not None
+
+
+@pytest.mark.parametrize("files", ["alike", "one", "reversed"])
+def test_receivers_are_found_whatever_the_files_of_cells(stored: Stored, files: str) -> None:
+    """Where they are those of the shards, nothing is looked up; otherwise every cell is, by name."""
+    folder = stored.folder / "cells"
+    parts = [pq.read_table(file) for file in sorted(folder.iterdir())]
+    if files != "alike":
+        shutil.rmtree(folder)
+        folder.mkdir()
+        written = (
+            [pa.concat_tables(parts)] if files == "one" else [part.take(np.arange(len(part))[::-1]) for part in parts]
+        )
+        for number, table in enumerate(written):
+            pq.write_table(table, folder / f"part-{number:05d}.parquet")
+    cells = Cells.read(pads.dataset(str(folder), format="parquet"))
+    shards = list(read_shards(stored.attention_patterns, stored.nn_idxs, cells))
+    by_name = {name: position for position, name in enumerate(cells.names)}
+    for shard, part in zip(shards, parts, strict=True):
+        assert shard.receivers.tolist() == [by_name[name] for name in part.column("cell_idx").to_pylist()]
+        assert shard.receivers.dtype == np.int64
+    assert ("_places" in vars(cells)) == (files != "alike")
+
+
+def test_written_as_it_is_best_attention_comes_back_the_same(kept: Stored, stored: Stored) -> None:
+    for file in stored.folder.rglob("*.parquet"):
+        tables.write_table(pq.ParquetFile(file).read(), file)
+    expected, again = (
+        list(read_shards(of.flavored, of.nn_idxs, Cells.read(of.cells), nn_dists=of.nn_dists, flavor="gene-weighted"))
+        for of in (kept, stored)
+    )
+    for one, other in zip(expected, again, strict=True):
+        for array, wanted in zip(vars(other).values(), vars(one).values(), strict=True):
+            np.testing.assert_array_equal(array, wanted)
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)

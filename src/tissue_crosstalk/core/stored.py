@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -12,11 +13,29 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.strong_edges import StrengthShard
+
+
+@dataclass(frozen=True, eq=False)
+class CellsFile:
+    """The cells of one file of the table of cells.
+
+    Attributes
+    ----------
+    names
+        ``cell_idx`` as it is stored, (cell,).
+    positions
+        Rows of the tissue, int64 (cell,).
+    """
+
+    names: pa.ChunkedArray
+    positions: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +54,8 @@ class Cells:
         Index into the names, int32 (cell,); one section without a name where the tissue has no section key.
     coordinates
         float64 (cell, axis).
+    files
+        What each file of the table holds: a shard of the same cells needs no search for their positions.
     """
 
     names: npt.NDArray[np.object_]
@@ -43,6 +64,7 @@ class Cells:
     sections: npt.NDArray[np.int32]
     section_names: tuple[str, ...]
     coordinates: npt.NDArray[np.float64]
+    files: tuple[CellsFile, ...] = ()
 
     @classmethod
     def read(cls, cells: pads.Dataset) -> Cells:
@@ -53,23 +75,26 @@ class Cells:
         ResultError
             If it does not hold every position of a tissue exactly once.
         """
-        table = cells.to_table().sort_by(terms.POSITION)
+        parts = [_read(file) for file in shard_files(cells)]
+        table = pa.concat_tables(parts)
         positions = table.column(terms.POSITION).to_numpy()
-        if not (positions == np.arange(len(positions))).all():
-            raise ResultError(
-                f"table {terms.CELLS!r} must hold every {terms.POSITION} from 0 to {len(positions) - 1} once. "
-                "Some are missing or repeated; run the extraction again."
-            )
+        order = _inverse(positions)
         labels, cell_types = tables.codes_and_names(table.column(terms.LABEL))
         sections, section_names = tables.codes_and_names(table.column(terms.SECTION))
         axes = [axis for axis in terms.COORDINATES if axis in table.column_names]
+        names = table.column(terms.CELL_IDX).cast(pa.string()).to_numpy(zero_copy_only=False)
+        starts = np.cumsum([len(part) for part in parts])[:-1]
         return cls(
-            names=table.column(terms.CELL_IDX).cast(pa.string()).to_numpy(zero_copy_only=False).astype(object),
-            labels=labels.astype(np.int16),
+            names=names.astype(object, copy=False)[order],
+            labels=labels.astype(np.int16)[order],
             cell_types=cell_types,
-            sections=sections,
+            sections=sections[order],
             section_names=section_names,
-            coordinates=np.stack([table.column(axis).to_numpy() for axis in axes], axis=1),
+            coordinates=np.stack([table.column(axis).to_numpy()[order] for axis in axes], axis=1),
+            files=tuple(
+                CellsFile(part.column(terms.CELL_IDX), own.astype(np.int64))
+                for part, own in zip(parts, np.split(positions, starts), strict=True)
+            ),
         )
 
     def table(self) -> pa.Table:
@@ -90,15 +115,26 @@ class Cells:
             return None
         return np.array(self.section_names, dtype=object)[self.sections]
 
-    def positions(self, names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    def positions(self, names: pa.ChunkedArray, shard: int | None = None) -> npt.NDArray[np.int64]:
         """Return the positions of cells given by name.
+
+        Parameters
+        ----------
+        names
+            Names, (cell,).
+        shard
+            Number of the shard that they are of. Where the file of that number holds the same cells, their positions
+            are known; otherwise, or for None, each is looked up.
 
         Raises
         ------
         ResultError
             If a name is unknown.
         """
-        places = self._places.get_indexer(pd.Index(names.cast(pa.string()).to_pylist(), dtype=object))
+        if shard is not None and shard < len(self.files) and tables.same_names(self.files[shard].names, names):
+            return self.files[shard].positions
+        texts = names.cast(pa.string()).to_numpy(zero_copy_only=False)
+        places = self._places.get_indexer(pd.Index(texts, dtype=object))
         if (places < 0).any():
             raise ResultError(
                 f"the tables hold cells that table {terms.CELLS!r} does not know: they are of different runs. "
@@ -110,6 +146,19 @@ class Cells:
     def _places(self) -> pd.Index[str]:
         """The names with a hash table, made once for all shards."""
         return pd.Index(self.names, dtype=object)
+
+
+def _inverse(positions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return which row holds each position, (position,); raise :class:`ResultError` unless each occurs once."""
+    rows = np.full(len(positions), -1, dtype=np.int64)
+    if len(positions) and positions.min() >= 0 and positions.max() < len(positions):
+        rows[positions] = np.arange(len(positions))
+    if (rows < 0).any():
+        raise ResultError(
+            f"table {terms.CELLS!r} must hold every {terms.POSITION} from 0 to {len(positions) - 1} once. "
+            "Some are missing or repeated; run the extraction again."
+        )
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,13 +221,33 @@ def read_shards(
 class _ShardTables:
     """One file of each of some tables, checked to be of the same cells."""
 
+    number: int
     attention: pa.Table
     nn_idx: pa.Table
     nn_dist: pa.Table | None
 
+    @classmethod
+    def read(
+        cls, number: int, attention: pads.Fragment, nn_idx: pads.Fragment, nn_dist: pads.Fragment | None
+    ) -> _ShardTables:
+        """Read the files of one shard; raise :class:`ResultError` if they are not of the same cells."""
+        shard = cls(
+            number,
+            _read(attention, but=(terms.LABEL,)),
+            _read(nn_idx),
+            None if nn_dist is None else _read(nn_dist),
+        )
+        if not tables.same_order(shard._one_row_per_cell()):
+            raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
+        return shard
+
+    def _one_row_per_cell(self) -> list[pa.Table]:
+        one_head = self.attention.slice(0, len(self.attention) // tables.n_heads(self.attention))
+        return [one_head, self.nn_idx] + ([] if self.nn_dist is None else [self.nn_dist])
+
     def receivers(self, cells: Cells) -> npt.NDArray[np.int64]:
         """Return the positions of the cells, (cell,)."""
-        return cells.positions(self.nn_idx.column(terms.CELL_IDX))
+        return cells.positions(self.nn_idx.column(terms.CELL_IDX), self.number)
 
     def arrays(self, cells: Cells) -> StoredShard:
         """Return the tables as arrays."""
@@ -202,13 +271,20 @@ def _tables_of_shards(
             + ("" if dist_files is None else f" and {terms.NN_DISTS} has {len(dist_files)}")
             + ": they must be of one run, and not empty. Run the extraction again."
         )
-    for number, (attention_file, idx_file) in enumerate(zip(attention_files, idx_files, strict=True)):
-        attention_table, idx_table = _read(attention_file), _read(idx_file)
-        dist_table = None if dist_files is None else _read(dist_files[number])
-        one_head = attention_table.slice(0, len(attention_table) // tables.n_heads(attention_table))
-        if not tables.same_order([one_head, idx_table] + ([] if dist_table is None else [dist_table])):
-            raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
-        yield _ShardTables(attention_table, idx_table, dist_table)
+    yield from _read_ahead(attention_files, idx_files, dist_files or [None] * len(idx_files))
+
+
+def _read_ahead(*files: Sequence[pads.Fragment | None]) -> Iterator[_ShardTables]:
+    """Read a shard while the one before is worked on; `files` are those of each table."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: Future[_ShardTables] | None = None
+        for number, of_shard in enumerate(zip(*files, strict=True)):
+            following = reader.submit(_ShardTables.read, number, *of_shard)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 HELD_BYTES: Final = 2**30
@@ -284,11 +360,11 @@ class _Held:
 def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArray[np.float32]]:
     """Read the norms of all senders, each (position, head); NaN for cells that have none."""
     norms: dict[str, npt.NDArray[np.float32]] = {}
-    for file in shard_files(sender_norms):
+    for number, file in enumerate(shard_files(sender_norms)):
         table = _read(file)
         arrays = tables.norms_arrays(table)
         n_cells = len(arrays[terms.VALUE_NORM])
-        positions = cells.positions(table.column(terms.CELL_IDX).slice(0, n_cells))
+        positions = cells.positions(table.column(terms.CELL_IDX).slice(0, n_cells), number)
         for name, array in arrays.items():
             whole = norms.setdefault(name, np.full((len(cells.names), array.shape[1]), np.nan, dtype=np.float32))
             whole[positions] = array
@@ -330,8 +406,12 @@ def shard_files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.F
     return sorted(dataset.get_fragments(filter=wanted), key=lambda fragment: str(fragment.path))
 
 
-def _read(file: pads.Fragment) -> pa.Table:
-    return file.to_table(schema=file.physical_schema)
+def _read(file: pads.Fragment, *, but: Sequence[str] = ()) -> pa.Table:
+    """Read one file, but for some columns, each column in one piece: arrays of it are no copies."""
+    is_local = isinstance(file.filesystem, LocalFileSystem)
+    source = pa.memory_map(file.path) if is_local else file.filesystem.open_input_file(file.path)
+    with source, pq.ParquetFile(source) as parquet:
+        return parquet.read([name for name in parquet.schema_arrow.names if name not in but])
 
 
 def check_same_tissue(cells: Cells, names: npt.NDArray[np.object_] | Sequence[str]) -> None:
