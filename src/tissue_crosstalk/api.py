@@ -180,7 +180,8 @@ class AttentionModule:
         """
         from tqdm import tqdm
 
-        from tissue_crosstalk.core.attention import extract_attention, shards
+        from tissue_crosstalk.core.attention import extract_attention
+        from tissue_crosstalk.core.spatial_order import shards
 
         check_flavors([flavor])
         if adata is None:

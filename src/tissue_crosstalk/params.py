@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.cluster_settings import ClusterSettings
+from tissue_crosstalk.core.devices import AUTO, check_device_name
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean
 from tissue_crosstalk.core.flavors import FLAVORS, check_flavors
 from tissue_crosstalk.core.hubs import HubSettings
@@ -110,6 +112,16 @@ class ExtractionParams:
     """Block ``extraction``."""
 
     cells_per_shard: int = Field(default=20_000, ge=1)
+    device: str = AUTO
+    allow_tf32: bool = False
+
+    def __post_init__(self) -> None:
+        check_device_name(self.device)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ClusterParams(ClusterSettings):
+    """Block ``cluster``."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -183,6 +195,7 @@ STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
         "simulation": SimulationParams,
         "training": TrainingParams,
         "extraction": ExtractionParams,
+        "cluster": ClusterParams,
         "flavoring": FlavoringParams,
         "hubs": HubsParams,
         "reporting": ReportingParams,

@@ -30,7 +30,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         # Only what a simulated tissue needs differently has parameters of its own (demo.tissue_reading, demo.training).
         parameters={
             f"params:{block}": f"params:{block}"
-            for block in ("simulation", "extraction", "flavoring", "hubs", "reporting", "seed")
+            for block in ("simulation", "extraction", "flavoring", "hubs", "reporting", "cluster", "seed")
         },
     )
     return {

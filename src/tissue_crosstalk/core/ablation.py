@@ -24,9 +24,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tissue_crosstalk.core.attention import PREDICT_CELLS, sender_rows, shards
+from tissue_crosstalk.core.attention import PREDICT_CELLS, sender_rows
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.network import CrossAttentionNetwork, Edges
+from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.terms import NO_NEIGHBOR
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from scipy import sparse
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.hubs import ISOLATED, ISOLATED_NAME
 from tissue_crosstalk.core.stored import Cells, check_same_tissue, strongest_head
+from tissue_crosstalk.core.tissue_file import copy_element, open_group, source_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +30,7 @@ def annotate_tissue(
     nn_idxs: pads.Dataset,
     cells: pads.Dataset,
     flavor: str,
-) -> AnnData:
+) -> AnnData | AnnotatedFile:
     """Return a copy of the tissue with hubs and attention.
 
     Parameters
@@ -49,7 +52,8 @@ def annotate_tissue(
         With ``obs["hub_cluster"]`` (categorical; ``isolated``: no strong neighbor, missing: not computed) and its
         ``uns["hub_cluster_colors"]``, ``obsm["hub_composition"]`` (cell, type), ``uns["hub_composition_types"]``,
         ``obsp["attention"]`` (CSR float32: row attends to column, maximum over heads), ``uns["attention_flavor"]``,
-        and ``uns["hub_selection"]``, JSON text of how the hubs were found: parameters, thresholds, centers.
+        and ``uns["hub_selection"]``, JSON text of how the hubs were found: parameters, thresholds, centers. Of a tissue
+        whose matrices are on disk, an :class:`AnnotatedFile`, which is written from there.
 
     Raises
     ------
@@ -58,31 +62,96 @@ def annotate_tissue(
     """
     known = Cells.read(cells)
     check_same_tissue(known, adata.obs_names.astype(str).to_numpy(dtype=object))
+    obs = adata.obs.copy()
+    added = _Additions(obs, {}, {terms.OBSP_ATTENTION: _attention(flavored_attention, nn_idxs, known, flavor)}, {})
+    _add_hubs(added, hubs, selection)
+    added.uns["attention_flavor"] = flavor
+    source = source_of(adata)
+    if source is not None:
+        return AnnotatedFile(adata, source, added)
+    annotated = adata.to_memory() if adata.isbacked else adata.copy()
+    annotated.obs = added.obs
+    for name in ("obsm", "obsp", "uns"):
+        getattr(annotated, name).update(getattr(added, name))
+    return annotated
+
+
+@dataclass(frozen=True, eq=False)
+class _Additions:
+    """What a tissue gets: its ``obs`` anew, and entries of the other parts."""
+
+    obs: pd.DataFrame
+    obsm: dict[str, Any]
+    obsp: dict[str, Any]
+    uns: dict[str, Any]
+
+
+def _attention(flavored_attention: pads.Dataset, nn_idxs: pads.Dataset, cells: Cells, flavor: str) -> sparse.csr_matrix:
+    """Return the attention of each cell (row) to each (column), maximum over heads."""
+    receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, cells, flavor)
+    present = nn_idx >= 0
+    n_cells = len(cells.names)
+    counts = np.zeros(n_cells, dtype=np.int64)
+    counts[receivers] = present.sum(axis=1)  # receivers are ascending: rows follow each other as they are
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    matrix = sparse.csr_matrix((strength[present], nn_idx[present], starts), shape=(n_cells, n_cells))
+    matrix.sort_indices()
+    return matrix
+
+
+def _add_hubs(added: _Additions, hubs: pd.DataFrame, selection: Mapping[str, Any]) -> None:
     from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors
 
-    receivers, strength, nn_idx = strongest_head(flavored_attention, nn_idxs, known, flavor)
-    present = nn_idx >= 0
-    rows = np.repeat(receivers, present.sum(axis=1))
-    n_cells = len(known.names)
-
-    annotated = adata.to_memory() if adata.isbacked else adata.copy()
-    clusters = hubs[terms.HUB_CLUSTER].reindex(annotated.obs_names.astype(str))
+    names = added.obs.index.astype(str)
+    clusters = hubs[terms.HUB_CLUSTER].reindex(names)
     # Categories in the order of the numbers, not of their text: scanpy's legends and colours follow it.
     n_hubs = int(selection["n_clusters"])
-    names = {hub: str(hub) for hub in range(n_hubs)}
+    called = {hub: str(hub) for hub in range(n_hubs)}
     if (clusters == ISOLATED).any():
-        names[ISOLATED] = ISOLATED_NAME
-    annotated.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.map(names), categories=list(names.values()))
+        called[ISOLATED] = ISOLATED_NAME
+    added.obs[terms.HUB_CLUSTER] = pd.Categorical(clusters.map(called), categories=list(called.values()))
+    if added.obs.index.name in added.obs.columns:  # such a table cannot be stored
+        added.obs.index.name = None
     colors = [*hub_colors(n_hubs), ISOLATED_COLOR]
-    annotated.uns[f"{terms.HUB_CLUSTER}_colors"] = np.array(colors[: len(names)], dtype=object)
-    annotated.uns["hub_selection"] = json.dumps(selection)
-    if annotated.obs.index.name in annotated.obs.columns:  # such a table cannot be stored
-        annotated.obs.index.name = None
+    added.uns[f"{terms.HUB_CLUSTER}_colors"] = np.array(colors[: len(called)], dtype=object)
+    added.uns["hub_selection"] = json.dumps(selection)
     types = [column for column in hubs.columns if column != terms.HUB_CLUSTER]
-    annotated.obsm[terms.OBSM_HUB_COMPOSITION] = hubs[types].reindex(annotated.obs_names.astype(str)).to_numpy()
-    annotated.uns[f"{terms.OBSM_HUB_COMPOSITION}_types"] = np.array(types, dtype=object)
-    annotated.obsp[terms.OBSP_ATTENTION] = sparse.csr_matrix(
-        (strength[present], (rows, nn_idx[present])), shape=(n_cells, n_cells), dtype=np.float32
-    )
-    annotated.uns["attention_flavor"] = flavor
-    return annotated
+    added.obsm[terms.OBSM_HUB_COMPOSITION] = hubs[types].reindex(names).to_numpy()
+    added.uns[f"{terms.OBSM_HUB_COMPOSITION}_types"] = np.array(types, dtype=object)
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedFile:
+    """A tissue whose matrices are on disk, with results: written from there, without its matrices in memory.
+
+    Attributes
+    ----------
+    tissue
+        As :func:`~tissue_crosstalk.core.tissue_file.open_tissue` opened it.
+    source
+        Its file.
+    added
+        What it gets.
+    """
+
+    tissue: AnnData
+    source: Path
+    added: _Additions
+
+    def write_h5ad(self, filename: Path) -> None:
+        """Write the tissue, all that is in its file, with what it gets."""
+        import h5py
+        from anndata.io import write_elem
+
+        added = self.added
+        with open_group(self.source) as old, h5py.File(filename, "w") as new:
+            new.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            write_elem(new, "obs", added.obs)
+            write_elem(new, "uns", {**self.tissue.uns, **added.uns})
+            for name in sorted(set(old) - {"obs", "uns", "obsm", "obsp"}):
+                copy_element(old, new, name)
+            for name in ("obsm", "obsp"):
+                entries = getattr(added, name)
+                write_elem(new, name, entries)
+                for key in sorted(set(old.get(name, ())) - set(entries)):
+                    copy_element(old[name], new[name], key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,12 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import sender_norms
+from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, Senders
-from tissue_crosstalk.core.spatial_order import shard_bounds
+from tissue_crosstalk.core.spatial_order import shards
 
 if TYPE_CHECKING:
-    from tissue_crosstalk.core.neighbors import Neighbors
     from tissue_crosstalk.core.tissue import PreparedTissue
 
 PREDICT_CELLS = 8_192
@@ -137,28 +136,41 @@ def extract_attention(
     """
     rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers, dtype=np.int64)
     for start, stop in shards(len(rows), cells_per_shard):
-        yield _extract_shard(network, tissue, neighbors, rows[start:stop])
+        own = rows[start:stop]
+        of_receivers = Neighbors(neighbors.idx[own], neighbors.dist[own])
+        yield attention_of_rows(network, tissue.expression.__getitem__, of_receivers, tissue.labels, own)
 
 
-def shards(n_cells: int, cells_per_shard: int) -> Sequence[tuple[int, int]]:
-    """Return the ranges of receivers that make up the shards (see :func:`spatial_order.shard_bounds`)."""
-    if cells_per_shard < 1:
-        raise ParameterError(f"cells_per_shard must be at least 1. Got {cells_per_shard} instead.")
-    return shard_bounds(n_cells, cells_per_shard)
-
-
-def _extract_shard(
-    network: CrossAttentionNetwork, tissue: PreparedTissue, neighbors: Neighbors, receivers: npt.NDArray[np.int64]
+def attention_of_rows(
+    network: CrossAttentionNetwork,
+    expression: Callable[[npt.NDArray[np.int64]], sparse.csr_matrix],
+    neighbors: Neighbors,
+    labels: npt.NDArray[np.int16],
+    receivers: npt.NDArray[np.int64],
 ) -> ShardAttention:
-    nn_idx = neighbors.idx[receivers]
-    padded = nn_idx < 0
-    senders = np.union1d(receivers, nn_idx[~padded]).astype(np.int64)
+    """Compute the attention of some receivers, from their own and their neighbors' expression alone.
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    expression
+        Returns the log-normalised expression of cells whose rows are given, ascending, CSR float32 (cell, gene).
+    neighbors
+        Of the receivers.
+    labels
+        Of all cells, (cell,).
+    receivers
+        Rows of the receivers, ascending, (cell,).
+    """
+    padded = neighbors.idx < 0
+    senders = np.union1d(receivers, neighbors.idx[~padded]).astype(np.int64)
     patterns, norms = compute_shard(
         network,
-        tissue.expression[senders],
-        np.where(padded, -1, np.searchsorted(senders, nn_idx)),
-        neighbors.dist[receivers],
-        tissue.labels[receivers],
+        expression(senders),
+        np.where(padded, -1, np.searchsorted(senders, neighbors.idx)),
+        neighbors.dist,
+        labels[receivers],
     )
     return ShardAttention(receivers, senders, patterns, norms)
 

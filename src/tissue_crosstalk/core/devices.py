@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tissue_crosstalk.core.errors import ParameterError
@@ -47,3 +49,22 @@ def choose_device(name: str) -> torch.device:
         # Of all of cuBLAS this alone depends on timing; it is read when cuBLAS starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
+
+
+@contextmanager
+def full_precision(*, allow_tf32: bool = False) -> Iterator[None]:
+    """Compute float32 products in float32, whatever the process is set to; TF32 on request.
+
+    Parameters
+    ----------
+    allow_tf32
+        Whether a GPU may round factors to 11 bits, which is faster and good to about three digits.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

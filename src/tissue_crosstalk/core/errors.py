@@ -36,6 +36,10 @@ class ResultError(CrosstalkError):
     """Stored results are missing, incomplete or of another run."""
 
 
+class ClusterError(CrosstalkError):
+    """The Dask cluster cannot be reached, or cannot do the work."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
     by_folded = {candidate.casefold(): candidate for candidate in known}

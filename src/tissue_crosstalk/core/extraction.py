@@ -2,69 +2,186 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
 
 from tissue_crosstalk.core import tables, terms
-from tissue_crosstalk.core.attention import extract_attention, shards
+from tissue_crosstalk.core.devices import choose_device, full_precision
 from tissue_crosstalk.core.errors import ResultError
-from tissue_crosstalk.core.model_input import from_anndata
+from tissue_crosstalk.core.files import Finished, Workspace
+from tissue_crosstalk.core.fingerprints import fingerprint_of
+from tissue_crosstalk.core.model_input import MODEL_INPUT_FILE, ModelInput
+from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing
+from tissue_crosstalk.core.spatial_order import shards
+from tissue_crosstalk.core.tissue_file import open_tissue, source_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.neighbors import Neighbors
-    from tissue_crosstalk.core.tissue import PreparedTissue
+    from tissue_crosstalk.core.network import CrossAttentionNetwork
+    from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells
+
+logger = logging.getLogger(__name__)
 
 TABLES = (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS, terms.SENDER_NORMS, terms.CELLS)
+ATTENTION_FORMAT: Final = "attention 1"
+
+
+def extract_tables(
+    model_input: AnnData,
+    model: CrosstalkModel,
+    workspace: Workspace,
+    *,
+    cells_per_shard: int,
+    device: str = "cpu",
+    allow_tf32: bool = False,
+    run: RunShards = run_here,
+    progress: bool = True,
+) -> tuple[Finished, ...]:
+    """Compute the tables of attention of a tissue, and write them shard by shard.
+
+    Parameters
+    ----------
+    model_input
+        A prepared tissue with its neighbors (see :mod:`~tissue_crosstalk.core.model_input`). Opened by
+        :func:`~tissue_crosstalk.core.tissue_file.open_tissue`, it is read by rows.
+    model
+        The model.
+    workspace
+        Folder of the tables. Shards that an earlier run made from the same model input, model and parameters are taken
+        as they are.
+    cells_per_shard
+        Cells per shard at most; memory is bounded by a shard.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``.
+    allow_tf32
+        Whether a GPU may round the factors of its products to 11 bits, which is faster.
+    run
+        Does the shards, here or elsewhere.
+    progress
+        Whether to show a progress bar (only ever shown in a terminal).
+
+    Returns
+    -------
+    tuple
+        Folders of the tables, in the order of :data:`TABLES`.
+
+    Raises
+    ------
+    ResultError
+        If the model input was prepared for another model.
+    ParameterError
+        If `cells_per_shard` is below 1, or there is no such device.
+    """
+    from tissue_crosstalk.core.checkpoint import save_model
+
+    known = ModelInput(model_input).cells
+    _check_model(known, model)
+    bounds = shards(known.n_cells, cells_per_shard)
+    source = source_of(model_input)
+    lent = workspace.unfinished("lent_to_extraction")  # what the shards are computed from, beside the model input
+    shutil.rmtree(lent, ignore_errors=True)
+    lent.mkdir(parents=True)
+    try:
+        save_model(model, lent / "model")
+        if source is None:  # it has to be a file for another process to read
+            source = lent / MODEL_INPUT_FILE
+            model_input.write_h5ad(source)
+        described = {"bounds": bounds, "device": choose_device(device).type, "allow_tf32": allow_tf32}
+        store = ShardStore(
+            workspace, TABLES, fingerprint_of(ATTENTION_FORMAT, described, source, lent / "model"), len(bounds)
+        )
+        missing = list(store.missing())
+        _tell(len(bounds), len(missing))
+        job = ExtractionJob(store, source, lent / "model", tuple(bounds), device, allow_tf32)
+        return run_missing(store, job, missing, run, description="extracting attention", progress=progress)
+    finally:
+        _opened.cache_clear()
+        shutil.rmtree(lent, ignore_errors=True)
+
+
+def _tell(n_shards: int, n_missing: int) -> None:
+    if n_missing < n_shards:
+        logger.info(
+            "%d of %d shards are there already, made from the same input, model and parameters: they are kept.",
+            n_shards - n_missing,
+            n_shards,
+        )
+
+
+def _check_model(cells: TissueCells, model: CrosstalkModel) -> None:
+    if cells.genes != model.genes or cells.cell_types != model.cell_types:
+        raise ResultError(
+            f"the model input was prepared for another model: it has {len(cells.genes)} genes and "
+            f"{len(cells.cell_types)} cell types, the model {len(model.genes)} and {len(model.cell_types)}, or their "
+            "names differ. Run the pipeline 'attention', which prepares the tissue for the model."
+        )
 
 
 def model_input_of(model_input: AnnData, model: CrosstalkModel) -> tuple[PreparedTissue, Neighbors]:
-    """Return the tissue and the neighbors of a model input.
+    """Return the tissue, with its expression, and the neighbors of a model input.
 
     Raises
     ------
     ResultError
         If it was prepared for another model.
     """
-    tissue, neighbors = from_anndata(model_input)
-    if tissue.genes != model.genes or tissue.cell_types != model.cell_types:
-        raise ResultError(
-            f"the model input was prepared for another model: it has {len(tissue.genes)} genes and "
-            f"{len(tissue.cell_types)} cell types, the model {len(model.genes)} and {len(model.cell_types)}, or their "
-            "names differ. Run the pipeline 'attention', which prepares the tissue for the model."
-        )
-    return tissue, neighbors
+    opened = ModelInput(model_input)
+    _check_model(opened.cells, model)
+    return opened.in_memory()
 
 
-def extract_tables(
-    model_input: AnnData, model: CrosstalkModel, *, cells_per_shard: int, progress: bool = True
-) -> Iterator[tuple[tables.Shard, ...]]:
-    """Yield the tables of every shard of a tissue, in the order of :data:`TABLES`.
+@dataclass(frozen=True)
+class ExtractionJob:
+    """Computes any shard from files.
 
-    Parameters
+    Attributes
     ----------
-    model_input
-        A prepared tissue with its neighbors (see :mod:`~tissue_crosstalk.core.model_input`).
-    model
-        The model.
-    cells_per_shard
-        Cells per shard at most; memory is bounded by a shard.
-    progress
-        Whether to show a progress bar (only ever shown in a terminal).
-
-    Raises
-    ------
-    ResultError
-        If the model input was prepared for another model.
+    store
+        Where its files go, and how they are known.
+    model_input, model
+        Files of what it is computed from.
+    bounds
+        First row, and row after the last, of each shard.
+    device, allow_tf32
+        Where and how it is computed.
     """
-    from tqdm import tqdm
 
-    tissue, neighbors = model_input_of(model_input, model)
-    count = len(shards(tissue.n_cells, cells_per_shard))
-    computed = extract_attention(model.network, tissue, neighbors, cells_per_shard=cells_per_shard)
-    bar = tqdm(computed, total=count, desc="extracting attention", unit="shard", disable=None if progress else True)
-    for index, shard in enumerate(bar):
-        by_name = tables.shard_tables(shard, tissue, neighbors)
-        yield tuple(tables.Shard(index, count, by_name[name], tables.shard_file(index)) for name in TABLES)
+    store: ShardStore
+    model_input: Path
+    model: Path
+    bounds: tuple[tuple[int, int], ...]
+    device: str
+    allow_tf32: bool
+
+    def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
+        """Yield the files of a shard."""
+        from tissue_crosstalk.core.attention import attention_of_rows
+
+        model_input, network = _opened(self.model_input, self.model, self.device)
+        start, stop = self.bounds[number]
+        neighbors = model_input.neighbors(start, stop)
+        receivers = np.arange(start, stop)
+        with full_precision(allow_tf32=self.allow_tf32):
+            shard = attention_of_rows(network, model_input.expression, neighbors, model_input.cells.labels, receivers)
+        for name, table in tables.shard_tables(shard, model_input.cells, neighbors).items():
+            yield self.store.path(name, number), self.store.stamp(table, number)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(model_input: Path, model: Path, device: str) -> tuple[ModelInput, CrossAttentionNetwork]:
+    """Open the files once per process, on whichever machine that is."""
+    from tissue_crosstalk.core.checkpoint import load_model
+
+    network = load_model(model).network.to(choose_device(device))
+    return ModelInput(open_tissue(model_input)), network

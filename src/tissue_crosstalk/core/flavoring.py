@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.flavors import check_flavors, weigh
-from tissue_crosstalk.core.stored import Cells, read_norms, read_shards, shard_files
+from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing, run_of
+from tissue_crosstalk.core.stored import shard_files
+
+FLAVORED_ATTENTION = "flavored_attention"
+
+NORM_FILES_HELD = 16
+"""Shards whose norms each process holds: those of the cells that send to a shard are of few others."""
 
 
 def flavor_attention(
@@ -18,21 +32,31 @@ def flavor_attention(
     nn_idxs: pads.Dataset,
     sender_norms: pads.Dataset,
     cells: pads.Dataset,
+    workspace: Workspace,
     flavors: Sequence[str],
-) -> Iterator[tables.Shard]:
+    *,
+    run: RunShards = run_here,
+    progress: bool = True,
+) -> Finished:
     """Re-weight stored attention patterns in several flavors, a shard at a time.
 
     Parameters
     ----------
     attention_patterns, nn_idxs, sender_norms, cells
         Folders that one extraction wrote.
+    workspace
+        Folder of the flavored attention. What an earlier run made from the same tables is taken as it is.
     flavors
         Names in :data:`flavors.FLAVORS`.
+    run
+        Does the shards, here or elsewhere.
+    progress
+        Whether to show a progress bar (only ever shown in a terminal).
 
-    Yields
-    ------
-    Shard
-        By shard, then by flavor; in partitions ``flavor=<flavor>``.
+    Returns
+    -------
+    Finished
+        Folder with a partition ``flavor=<flavor>`` for each, which have the columns of the patterns.
 
     Raises
     ------
@@ -42,24 +66,148 @@ def flavor_attention(
         If the folders are not of one run.
     """
     check_flavors(flavors)
-    known = Cells.read(cells)
-    norms = read_norms(sender_norms, known)
-    if not norms or any(np.isnan(norm).any() for norm in norms.values()):
-        raise ResultError(
-            f"{terms.SENDER_NORMS} does not hold every cell of table {terms.CELLS!r}. Run the extraction again."
+    files = {
+        name: tuple(str(file.path) for file in shard_files(folder))
+        for name, folder in (
+            (terms.ATTENTION_PATTERNS, attention_patterns),
+            (terms.NN_IDXS, nn_idxs),
+            (terms.SENDER_NORMS, sender_norms),
+            (terms.CELLS, cells),
         )
-    n_files = len(shard_files(attention_patterns))
-    for number, shard in enumerate(read_shards(attention_patterns, nn_idxs, known)):
-        for place, flavor in enumerate(flavors):
-            table = tables.patterns_table(
-                weigh(shard.attention, norms, shard.nn_idx, flavor),
-                known.labels[shard.receivers],
-                known.cell_types,
-                known.names[shard.receivers],
+    }
+    fingerprint = _one_run(files)
+    n_shards = len(files[terms.ATTENTION_PATTERNS])
+    parts = tuple(f"{terms.FLAVOR}={flavor}" for flavor in flavors)
+    store = ShardStore(workspace, (FLAVORED_ATTENTION,), fingerprint, n_shards, parts)
+    missing = store.missing()
+    wanted = tuple(sorted((number, tuple(part.partition("=")[2] for part in of)) for number, of in missing.items()))
+    job = FlavoringJob(store=store, **files, wanted=wanted)
+    try:
+        (finished,) = run_missing(store, job, list(missing), run, description="flavoring", progress=progress)
+    finally:
+        _opened.cache_clear()
+    return finished
+
+
+def _one_run(files: dict[str, tuple[str, ...]]) -> str | None:
+    """Return the fingerprint that all files share."""
+    counts = {name: len(of_table) for name, of_table in files.items()}
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        said = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ResultError(
+            f"the tables of one extraction have equally many shards, and some. {said[0].upper()}{said[1:]}: they are "
+            "of different runs. Run the extraction again."
+        )
+    runs = {run_of(file) for of_table in files.values() for file in of_table}
+    if len(runs) > 1:
+        raise ResultError(
+            f"the tables {', '.join(files)} are of different runs of the extraction. Run the extraction again."
+        )
+    return runs.pop()
+
+
+@dataclass(frozen=True)
+class FlavoringJob:
+    """Weighs any shard of stored attention.
+
+    Attributes
+    ----------
+    store
+        Where its files go, and how they are known.
+    attention_patterns, nn_idxs, sender_norms, cells
+        Files of the tables, one of each per shard.
+    wanted
+        Which flavors of which shard are missing.
+    """
+
+    store: ShardStore
+    attention_patterns: tuple[str, ...]
+    nn_idxs: tuple[str, ...]
+    sender_norms: tuple[str, ...]
+    cells: tuple[str, ...]
+    wanted: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
+        """Yield the files of a shard."""
+        flavors = dict(self.wanted)[number]
+        if terms.VANILLA in flavors:  # the patterns as they are
+            yield self._path(terms.VANILLA, number), Path(self.attention_patterns[number])
+        weighted = [flavor for flavor in flavors if flavor != terms.VANILLA]
+        if not weighted:
+            return
+        attention = pq.read_table(self.attention_patterns[number], partitioning=None)
+        idx_table = pq.read_table(self.nn_idxs[number], partitioning=None)
+        one_head = attention.slice(0, len(attention) // tables.n_heads(attention))
+        if not tables.same_order([one_head, idx_table]):
+            raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
+        patterns, nn_idx = tables.patterns_array(attention), tables.slots_array(idx_table)
+        norms, rows = _opened(self.sender_norms, self.cells).of_senders(nn_idx)
+        others = attention.drop_columns(terms.neighbor_columns(nn_idx.shape[1]))
+        for flavor in weighted:
+            table = tables.with_slots(weigh(patterns, norms, rows, flavor), others)
+            yield self._path(flavor, number), self.store.stamp(table, number)
+
+    def _path(self, flavor: str, number: int) -> Path:
+        return self.store.path(FLAVORED_ATTENTION, number, f"{terms.FLAVOR}={flavor}")
+
+
+class _StoredNorms:
+    """Norms of all senders, of which only those asked for are read: they lie in the files of nearby cells.
+
+    Parameters
+    ----------
+    sender_norms, cells
+        Files of the two tables.
+    """
+
+    def __init__(self, sender_norms: Sequence[str], cells: Sequence[str]) -> None:
+        self._read = functools.lru_cache(NORM_FILES_HELD)(lambda file: _read_norms(sender_norms[file]))
+        positions = [pq.read_table(file, columns=[terms.POSITION])[terms.POSITION].to_numpy() for file in cells]
+        n_cells = sum(map(len, positions))
+        self._file = np.full(n_cells, -1, dtype=np.int32)  # by position
+        self._row = np.zeros(n_cells, dtype=np.int32)
+        for number, own in enumerate(positions):
+            if len(own) and not 0 <= own.min() <= own.max() < n_cells:
+                break
+            self._file[own], self._row[own] = number, np.arange(len(own))
+        if (self._file < 0).any():
+            raise ResultError(
+                f"{terms.SENDER_NORMS} does not hold every cell of table {terms.CELLS!r}. Run the extraction again."
             )
-            yield tables.Shard(
-                index=number * len(flavors) + place,
-                count=n_files * len(flavors),
-                table=table,
-                file=f"{terms.FLAVOR}={flavor}/{tables.shard_file(number)}",
+
+    def of_senders(
+        self, nn_idx: npt.NDArray[np.int32]
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.int32]]:
+        """Return the norms of some senders, each (sender, head), and which of them is in each slot; −1 where padded."""
+        padded = nn_idx < 0
+        senders, rows = np.unique(nn_idx[~padded], return_inverse=True)
+        if len(senders) and senders[-1] >= len(self._file):
+            raise ResultError(
+                f"table {terms.NN_IDXS!r} names cells that table {terms.CELLS!r} does not have. Run the extraction "
+                "again."
             )
+        norms: dict[str, npt.NDArray[np.float32]] = {}
+        files = self._file[senders]
+        for file in np.unique(files):
+            own = files == file
+            for name, values in self._read(int(file)).items():
+                whole = norms.setdefault(name, np.empty((len(senders), values.shape[1]), dtype=np.float32))
+                whole[own] = values[self._row[senders[own]]]
+        slots = np.full(nn_idx.shape, terms.NO_NEIGHBOR, dtype=np.int32)
+        slots[~padded] = rows
+        if not len(senders):  # a shard of cells without neighbors
+            norms = {name: np.zeros((1, values.shape[1]), np.float32) for name, values in self._read(0).items()}
+        return norms, slots
+
+
+def _read_norms(file: str) -> dict[str, npt.NDArray[np.float32]]:
+    norms = tables.norms_arrays(pq.read_table(file, partitioning=None))
+    if any(np.isnan(values).any() for values in norms.values()):
+        raise ResultError(f"{file} holds norms that are no numbers. Run the extraction again.")
+    return norms
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(*files: Any) -> _StoredNorms:
+    """Open the norms once per process."""
+    return _StoredNorms(*files)

@@ -103,6 +103,30 @@ def prepare_for_model(
     return tissue, find_neighbors(tissue, model.n_neighbors if n_neighbors is None else n_neighbors, pad=pad_neighbors)
 
 
+def store_for_model(
+    adata: AnnData,
+    model: CrosstalkModel,
+    workspace: Workspace,
+    keys: TissueKeys | None = None,
+    *,
+    log_normalised: bool = False,
+    n_neighbors: int | None = None,
+    pad_neighbors: bool = False,
+) -> Finished:
+    """Do as :func:`prepare_for_model`, by rows and on disk (see :func:`store_model_input`)."""
+    return store_model_input(
+        adata,
+        workspace,
+        keys or model.keys,
+        log_normalised=log_normalised or model.preprocessing.log_normalised,
+        n_neighbors=model.n_neighbors if n_neighbors is None else n_neighbors,
+        target_sum=model.preprocessing.target_sum,
+        genes=model.genes,
+        cell_types=model.cell_types,
+        pad_neighbors=pad_neighbors,
+    )
+
+
 def to_anndata(tissue: PreparedTissue, neighbors: Neighbors) -> AnnData:
     """Return the model input as an AnnData, to be stored (see :func:`from_anndata`)."""
     from anndata import AnnData

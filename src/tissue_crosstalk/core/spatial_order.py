@@ -6,10 +6,13 @@ outside of it (its halo) are few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from tissue_crosstalk.core.errors import ParameterError
 
 BITS = 16
 """Bits per axis of the Hilbert curve: places closer than 1/65,536 of the tissue's extent share a number."""
@@ -79,3 +82,16 @@ def shard_bounds(n_cells: int, cells_per_shard: int) -> list[tuple[int, int]]:
     n_shards = max(1, -(-n_cells // cells_per_shard))
     edges = [n_cells * shard // n_shards for shard in range(n_shards + 1)]
     return list(pairwise(edges))
+
+
+def shards(n_cells: int, cells_per_shard: int) -> Sequence[tuple[int, int]]:
+    """Return the ranges of receivers that make up the shards (see :func:`shard_bounds`).
+
+    Raises
+    ------
+    ParameterError
+        If `cells_per_shard` is below 1.
+    """
+    if cells_per_shard < 1:
+        raise ParameterError(f"cells_per_shard must be at least 1. Got {cells_per_shard} instead.")
+    return shard_bounds(n_cells, cells_per_shard)

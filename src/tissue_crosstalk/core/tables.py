@@ -24,9 +24,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,32 +33,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.attention import ShardAttention
 from tissue_crosstalk.core.errors import ResultError
-from tissue_crosstalk.core.neighbors import Neighbors
-from tissue_crosstalk.core.tissue import PreparedTissue
+
+if TYPE_CHECKING:
+    from tissue_crosstalk.core.attention import ShardAttention
+    from tissue_crosstalk.core.neighbors import Neighbors
+    from tissue_crosstalk.core.tissue import TissueCells
 
 _ENCODINGS: Final = MappingProxyType({pa.float32(): "BYTE_STREAM_SPLIT", pa.int32(): "DELTA_BINARY_PACKED"})
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of a table that is written as it comes.
-
-    Attributes
-    ----------
-    index, count
-        Number of the file, and how many there will be: with the last one the table is complete.
-    table
-        Its rows.
-    file
-        Name of the file, relative to the table's folder.
-    """
-
-    index: int
-    count: int
-    table: pa.Table
-    file: str
 
 
 def shard_file(number: int) -> str:
@@ -88,15 +69,19 @@ def patterns_table(
     cell_names: npt.NDArray[np.object_],
 ) -> pa.Table:
     """Return attention (head, cell, neighbor) as one row per (head, cell)."""
-    n_heads, n_cells, n_neighbors = patterns.shape
-    return pa.table(
-        _slots(patterns.reshape(-1, n_neighbors))
-        | {
-            terms.HEAD_IDX: pa.array(np.repeat(np.arange(n_heads, dtype=np.int16), n_cells)),
-            terms.LABEL: _dictionary(np.tile(labels, n_heads), cell_types),
-            terms.CELL_IDX: _cell_names(cell_names, n_heads),
-        }
-    )
+    n_heads, n_cells, _ = patterns.shape
+    others = {
+        terms.HEAD_IDX: pa.array(np.repeat(np.arange(n_heads, dtype=np.int16), n_cells)),
+        terms.LABEL: _dictionary(np.tile(labels, n_heads), cell_types),
+        terms.CELL_IDX: _cell_names(cell_names, n_heads),
+    }
+    return with_slots(patterns, pa.table(others))
+
+
+def with_slots(patterns: npt.NDArray[np.float32], others: pa.Table) -> pa.Table:
+    """Return attention (head, cell, neighbor) with the other columns of its table, which has a row per (head, cell)."""
+    columns = _slots(patterns.reshape(-1, patterns.shape[2]))
+    return pa.table(columns | dict(zip(others.column_names, others.columns, strict=True)))
 
 
 def neighbors_table(values: npt.NDArray[np.generic], cell_names: npt.NDArray[np.object_]) -> pa.Table:
@@ -141,23 +126,33 @@ def cells_table(
     )
 
 
-def shard_tables(shard: ShardAttention, tissue: PreparedTissue, neighbors: Neighbors) -> dict[str, pa.Table]:
-    """Return the tables of one shard, by name."""
+def shard_tables(shard: ShardAttention, cells: TissueCells, neighbors: Neighbors) -> dict[str, pa.Table]:
+    """Return the tables of one shard, by name.
+
+    Parameters
+    ----------
+    shard
+        Attention of some receivers.
+    cells
+        All cells, in spatial order.
+    neighbors
+        Of the receivers.
+    """
     rows = shard.receivers
-    names = tissue.cell_names[rows]
+    names = cells.cell_names[rows]
     return {
-        terms.ATTENTION_PATTERNS: patterns_table(shard.patterns, tissue.labels[rows], tissue.cell_types, names),
-        terms.NN_IDXS: neighbors_table(positions_of(neighbors.idx[rows], tissue.positions), names),
-        terms.NN_DISTS: neighbors_table(neighbors.dist[rows], names),
+        terms.ATTENTION_PATTERNS: patterns_table(shard.patterns, cells.labels[rows], cells.cell_types, names),
+        terms.NN_IDXS: neighbors_table(positions_of(neighbors.idx, cells.positions), names),
+        terms.NN_DISTS: neighbors_table(neighbors.dist, names),
         terms.SENDER_NORMS: norms_table(shard.norms_of(rows), names),
         terms.CELLS: cells_table(
-            tissue.positions[rows],
+            cells.positions[rows],
             names,
-            tissue.labels[rows],
-            tissue.cell_types,
-            tissue.sections[rows],
-            tissue.section_names,
-            tissue.coordinates[rows],
+            cells.labels[rows],
+            cells.cell_types,
+            cells.sections[rows],
+            cells.section_names,
+            cells.coordinates[rows],
         ),
     }
 

@@ -6,8 +6,10 @@ sparse; ``raw`` is left there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +18,17 @@ from scipy import sparse
 
 from tissue_crosstalk.core.errors import TissueError
 
+if TYPE_CHECKING:
+    import h5py
+
 ON_DISK = ("layers", "obsp")
 IN_MEMORY = ("obs", "var", "obsm", "varm", "uns")
 SPARSE = {"csr_matrix", "csc_matrix"}
 LARGE = 2**20
 """Elements of an array of ``obsm`` above which it stays on disk."""
+
+COPIED_AT_ONCE = 2**24
+"""Elements of an array that are copied at once."""
 
 LONGEST_GAP = 256
 """Rows that are read and dropped again sooner than a file is asked twice."""
@@ -74,6 +82,17 @@ def source_of(adata: AnnData) -> Path | None:
     return getattr(adata, "source", None)
 
 
+@contextmanager
+def open_group(path: Path) -> Iterator[Any]:
+    """Give the root group of an h5ad file or a zarr store, to read."""
+    group = _open(path)
+    try:
+        yield group
+    finally:
+        if hasattr(group, "close"):
+            group.close()
+
+
 def _open(path: Path) -> Any:
     if path.is_dir():
         import zarr
@@ -82,6 +101,36 @@ def _open(path: Path) -> Any:
     import h5py
 
     return h5py.File(path, "r")
+
+
+def copy_element(old: Any, new: h5py.Group, name: str) -> None:
+    """Copy an element of an AnnData on disk, of an h5ad file or a zarr store, to an h5ad file, a part at a time."""
+    import h5py
+
+    element = old[name]
+    if isinstance(old, h5py.Group):
+        old.copy(element, new, name)
+    elif element.attrs.get("encoding-type") in SPARSE:
+        group = new.create_group(name)
+        group.attrs.update(
+            {key: np.asarray(value) if key == "shape" else value for key, value in element.attrs.items()}
+        )
+        for part in ("data", "indices", "indptr"):
+            _copy_array(element[part], group, part)
+    elif element.attrs.get("encoding-type") == "array" and element.ndim and element.dtype.kind in "biuf":
+        _copy_array(element, new, name)
+        new[name].attrs.update(dict(element.attrs))
+    else:  # small, such as the table of genes
+        from anndata.io import write_elem
+
+        write_elem(new, name, _read(element))
+
+
+def _copy_array(old: Any, new: h5py.Group, name: str) -> None:
+    array = new.create_dataset(name, old.shape, old.dtype)
+    size = max(1, COPIED_AT_ONCE // max(1, int(np.prod(old.shape[1:]))))
+    for start in range(0, old.shape[0], size):
+        array[start : start + size] = old[start : start + size]
 
 
 def _read(element: Any) -> Any:

@@ -7,6 +7,7 @@ from tissue_crosstalk.datasets.html_dataset import HtmlDataset
 from tissue_crosstalk.datasets.model_dataset import ModelDataset
 from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
 from tissue_crosstalk.datasets.training_checkpoint_dataset import TrainingCheckpointDataset
+from tissue_crosstalk.datasets.workspace_dataset import WorkspaceDataset
 
 __all__ = [
     "AnnDataDataset",
@@ -16,4 +17,5 @@ __all__ = [
     "ModelDataset",
     "ParquetShardsDataset",
     "TrainingCheckpointDataset",
+    "WorkspaceDataset",
 ]

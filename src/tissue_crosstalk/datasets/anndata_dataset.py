@@ -1,28 +1,40 @@
-"""``AnnDataDataset`` loads and saves an AnnData object from and to an h5ad file."""
+"""``AnnDataDataset`` loads and saves an AnnData object from and to an h5ad file, or a zarr store."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import fsspec
 from kedro.io.core import AbstractVersionedDataset, DatasetError, Version, get_filepath_str, get_protocol_and_path
 
 from tissue_crosstalk.core.files import whole_file
 
+
+class H5adWriter(Protocol):
+    """Writes an h5ad file, as an AnnData does, without being one."""
+
+    def write_h5ad(self, filename: Path) -> None:
+        """Write the file."""
+
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from kedro_datasets._typing import JSONPreview
 
-    Base = AbstractVersionedDataset[AnnData, AnnData]
+    from tissue_crosstalk.core.files import Finished
+
+    Base = AbstractVersionedDataset[AnnData | H5adWriter | Finished, AnnData]
 else:
     Base = AbstractVersionedDataset
 
 
 class AnnDataDataset(Base):
     """Loads and saves an AnnData object from and to an h5ad file, on any filesystem that fsspec knows.
+
+    Loads zarr stores (folders), too, where they are local.
 
     Examples
     --------
@@ -33,8 +45,7 @@ class AnnDataDataset(Base):
         tissue:
           type: tissue_crosstalk.datasets.AnnDataDataset
           filepath: data/01_raw/tissue.h5ad
-          load_args:
-            backed: r
+          lazy: true
 
     In Python:
 
@@ -49,6 +60,7 @@ class AnnDataDataset(Base):
         self,
         *,
         filepath: str,
+        lazy: bool = False,
         load_args: dict[str, Any] | None = None,
         save_args: dict[str, Any] | None = None,
         version: Version | None = None,
@@ -61,9 +73,12 @@ class AnnDataDataset(Base):
         Parameters
         ----------
         filepath
-            Path of the file, with a protocol such as ``s3://`` where it is not local.
+            Path of the file, with a protocol such as ``s3://`` where it is not local. The folder of a zarr store.
+        lazy
+            Leave ``X``, ``layers`` and ``obsp`` in the file, and ``raw`` out (local files only). What reads them reads
+            rows.
         load_args
-            Of :func:`anndata.read_h5ad`; ``backed: r`` leaves the expression on disk (local files only).
+            Of :func:`anndata.read_h5ad`, where not lazy.
         save_args
             Of :meth:`anndata.AnnData.write_h5ad`.
         version
@@ -76,6 +91,7 @@ class AnnDataDataset(Base):
         protocol, path = get_protocol_and_path(filepath, version)
         self._protocol = protocol
         self._fs = fsspec.filesystem(protocol, **(credentials or {}), **(fs_args or {}))
+        self._lazy = lazy
         self._load_args = load_args or {}
         self._save_args = save_args or {}
         self.metadata = metadata
@@ -89,17 +105,23 @@ class AnnDataDataset(Base):
         Raises
         ------
         DatasetError
-            If there is no such file, or it is not an h5ad file.
+            If there is no such file, or it is neither an h5ad file nor a zarr store.
         """
         import anndata
+
+        from tissue_crosstalk.core.tissue_file import open_tissue
 
         path = get_filepath_str(self._get_load_path(), self._protocol)
         if not self._fs.exists(path):
             raise DatasetError(
-                f"there is no file {path!r}. Expected an AnnData file (h5ad); "
+                f"there is no file {path!r}. Expected an AnnData file (h5ad, or a zarr store); "
                 "name yours with --params=tissue=<path>, or tissue in conf/<study>/globals.yml."
             )
         try:
+            if self._protocol == "file" and self._lazy:
+                return open_tissue(Path(path))
+            if self._protocol == "file" and Path(path).is_dir():
+                return anndata.read_zarr(path)
             if self._protocol == "file":
                 return anndata.read_h5ad(path, **self._load_args)
             with tempfile.TemporaryDirectory() as folder:  # HDF5 needs a real file
@@ -108,14 +130,22 @@ class AnnDataDataset(Base):
                 return anndata.read_h5ad(local, **{**self._load_args, "backed": None})
         except Exception as error:  # whatever h5py, zarr or pandas say of a file that is no AnnData
             raise DatasetError(
-                f"{path!r} cannot be read as an AnnData file (h5ad): {error}. Is it complete? Write it with "
-                "AnnData.write_h5ad."
+                f"{path!r} cannot be read as an AnnData file (h5ad, or a zarr store): {error}. Is it complete? Write "
+                "it with AnnData.write_h5ad."
             ) from error
 
-    def save(self, data: AnnData) -> None:
-        """Save the AnnData object; the file appears whole or not at all."""
+    def save(self, data: AnnData | H5adWriter | Finished) -> None:
+        """Save the AnnData object; the file appears whole or not at all. One that is finished goes to its place."""
+        from tissue_crosstalk.core.files import Finished
+
         path = get_filepath_str(self._get_save_path(), self._protocol)
-        if self._protocol == "file":
+        if isinstance(data, Finished):
+            if self._protocol != "file":
+                raise DatasetError(
+                    f"{path!r} must be a local file: it is written as it comes. Set root to a local folder."
+                )
+            data.move_to(Path(path))
+        elif self._protocol == "file":
             with whole_file(path) as unfinished:
                 data.write_h5ad(unfinished, **self._save_args)
         else:
@@ -139,13 +169,13 @@ class AnnDataDataset(Base):
 
         path = get_filepath_str(self._get_load_path(), self._protocol)
         try:
-            with self._fs.open(path, "rb") as raw, h5py.File(raw) as file:
-                description: dict[str, Any] = {
-                    name: len(file[part][file[part].attrs["_index"]])
-                    for name, part in (("cells", "obs"), ("genes", "var"))
-                }
-                description |= {part: list(map(str, file[part].attrs["column-order"])) for part in ("obs", "var")}
-                description |= {part: sorted(file[part]) for part in ("obsm", "obsp", "layers", "uns") if part in file}
+            if self._protocol == "file" and Path(path).is_dir():
+                import zarr
+
+                description = _described(zarr.open_group(path, mode="r"))
+            else:
+                with self._fs.open(path, "rb") as raw, h5py.File(raw) as file:
+                    description = _described(file)
         except (OSError, KeyError) as error:
             raise DatasetError(f"{path!r} cannot be read as an AnnData file (h5ad): {error}") from error
         return JSONPreview(json.dumps(description))
@@ -169,3 +199,13 @@ class AnnDataDataset(Base):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "protocol": self._protocol, "version": self._version}
+
+
+def _described(group: Any) -> dict[str, Any]:
+    """Return how many cells and genes an AnnData on disk holds, and the names of what else is in it."""
+    description: dict[str, Any] = {
+        name: int(group[part][group[part].attrs["_index"]].shape[0])
+        for name, part in (("cells", "obs"), ("genes", "var"))
+    }
+    description |= {part: list(map(str, group[part].attrs["column-order"])) for part in ("obs", "var")}
+    return description | {part: sorted(group[part]) for part in ("obsm", "obsp", "layers", "uns") if part in group}

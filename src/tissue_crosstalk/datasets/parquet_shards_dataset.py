@@ -1,31 +1,27 @@
-"""``ParquetShardsDataset`` writes a parquet folder a shard at a time, and reads it lazily."""
+"""``ParquetShardsDataset`` takes a parquet folder that was written shard by shard, and reads it lazily."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kedro.io.core import AbstractDataset, DatasetError
 
-from tissue_crosstalk.core.files import swap_in, whole_file
-
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
     from kedro_datasets._typing import TablePreview
 
-    from tissue_crosstalk.core.tables import Shard
+    from tissue_crosstalk.core.files import Finished
 
-    Base = AbstractDataset[Shard, pads.Dataset]
+    Base = AbstractDataset[Finished, pads.Dataset]
 else:
     Base = AbstractDataset
 
 
 class ParquetShardsDataset(Base):
-    """Writes the shards that a generator node yields, one file each, and loads the folder as a pyarrow dataset.
+    """Puts a finished folder of parquet files in its place, and loads it as a pyarrow dataset.
 
-    The folder takes its place when its last shard is written, so that there is never half a table. Any parquet
-    reader can read it.
+    Any parquet reader can read it. Its files say in their metadata what they were made from.
 
     Examples
     --------
@@ -40,11 +36,15 @@ class ParquetShardsDataset(Base):
     In Python:
 
     >>> import pyarrow as pa
-    >>> from tissue_crosstalk.core.tables import Shard
+    >>> import pyarrow.parquet as pq
+    >>> from tissue_crosstalk.core.files import Finished
     >>> from tissue_crosstalk.datasets import ParquetShardsDataset
-    >>> dataset = ParquetShardsDataset(filepath=str(tmp_path / "numbers"))
+    >>> unfinished = tmp_path / ".numbers.unfinished"
+    >>> unfinished.mkdir()
     >>> for index in range(2):
-    ...     dataset.save(Shard(index, 2, pa.table({"number": [index]}), f"part-{index}.parquet"))
+    ...     pq.write_table(pa.table({"number": [index]}), unfinished / f"part-{index}.parquet")
+    >>> dataset = ParquetShardsDataset(filepath=str(tmp_path / "numbers"))
+    >>> dataset.save(Finished(unfinished))
     >>> dataset.load().to_table().column("number").to_pylist()
     [0, 1]
     """
@@ -76,30 +76,9 @@ class ParquetShardsDataset(Base):
             raise DatasetError(f"there is no parquet folder {str(self._filepath)!r}; run the pipeline that writes it.")
         return pads.dataset(str(self._filepath), format="parquet", partitioning="hive")
 
-    def save(self, data: Shard) -> None:
-        """Write one shard; the last one completes the folder.
-
-        Raises
-        ------
-        DatasetError
-            If shards are missing before it.
-        """
-        import pyarrow.parquet as pq
-
-        target = Path(self._filepath)
-        unfinished = target.parent / f".{target.name}.unfinished"
-        if data.index == 0:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        strings = [field.name for field in data.table.schema if str(field.type).startswith("dictionary")]
-        with whole_file(unfinished / data.file) as path:
-            # Dictionaries pay for the repeated strings only; attention is as good as random to them.
-            pq.write_table(data.table, path, use_dictionary=strings)
-        if data.index == data.count - 1:
-            written = sum(1 for _ in unfinished.rglob("*.parquet"))
-            if written != data.count:
-                raise DatasetError(f"{str(target)!r} should have {data.count} shards, but {written} were written.")
-            swap_in(unfinished, target)
+    def save(self, data: Finished) -> None:
+        """Put the folder in its place, in one step."""
+        data.move_to(Path(self._filepath))
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """Return the first rows."""

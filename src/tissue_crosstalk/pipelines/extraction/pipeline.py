@@ -17,14 +17,14 @@ def create_pipeline(*, from_tissue: bool = False) -> Pipeline:
     """
     prepare = Node(
         prepare_model_input,
-        inputs=["tissue", "model", "params:tissue_reading"],
+        inputs=["tissue", "model", "params:tissue_reading", "model_input_workspace"],
         outputs="model_input",
         name="prepare_model_input",
     )
     nodes = [
         Node(
             extract,
-            inputs=["model_input", "model", "params:extraction"],
+            inputs=["model_input", "model", "attention_workspace", "params:extraction", "params:cluster"],
             outputs=["attention_patterns", "nn_idxs", "nn_dists", "sender_norms", "cells"],
             name="extract_attention",
         ),

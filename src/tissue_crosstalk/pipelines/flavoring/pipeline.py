@@ -13,7 +13,15 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 flavor,
-                inputs=["attention_patterns", "nn_idxs", "sender_norms", "cells", "params:flavoring"],
+                inputs=[
+                    "attention_patterns",
+                    "nn_idxs",
+                    "sender_norms",
+                    "cells",
+                    "attention_workspace",
+                    "params:flavoring",
+                    "params:cluster",
+                ],
                 outputs="flavored_attention",
                 name="flavor_attention",
             )

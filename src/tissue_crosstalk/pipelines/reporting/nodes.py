@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.figure import Figure
 
+    from tissue_crosstalk.core.annotation import AnnotatedFile
     from tissue_crosstalk.core.distance import DistanceBins
     from tissue_crosstalk.core.model import CrosstalkModel
 else:
-    AnnData = CrosstalkModel = DistanceBins = Figure = Any
+    AnnData = AnnotatedFile = CrosstalkModel = DistanceBins = Figure = Any
     pads = type("pads", (), {"Dataset": Any})
     pd = type("pd", (), {"DataFrame": Any})
 
@@ -229,7 +230,7 @@ def annotate(
     nn_idxs: pads.Dataset,
     cells: pads.Dataset,
     params: HubsParams,
-) -> AnnData:
+) -> AnnData | AnnotatedFile:
     """Put hubs and attention in a copy of the tissue, for scanpy and squidpy."""
     from tissue_crosstalk.core.annotation import annotate_tissue
 

@@ -12,20 +12,22 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from tissue_crosstalk.core.files import Finished, Workspace
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 else:
-    AnnData = CrosstalkModel = TrainingCheckpoint = Any
+    AnnData = CrosstalkModel = Finished = TrainingCheckpoint = Workspace = Any
     pd = type("pd", (), {"DataFrame": Any})
 
 
-def prepare_training_input(tissue: AnnData, reading: TissueParams) -> AnnData:
+def prepare_training_input(tissue: AnnData, reading: TissueParams, workspace: Workspace) -> Finished:
     """Check and normalise the tissue, and find the neighbors of every cell."""
     from tissue_crosstalk.core import terms
-    from tissue_crosstalk.core.model_input import prepare_for_training
+    from tissue_crosstalk.core.model_input import store_model_input
 
-    return prepare_for_training(
+    return store_model_input(
         tissue,
+        workspace,
         reading.keys(),
         log_normalised=reading.log_normalised,
         n_neighbors=reading.n_neighbors or terms.DEFAULT_N_NEIGHBORS,

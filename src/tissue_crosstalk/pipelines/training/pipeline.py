@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 prepare_training_input,
-                inputs=["tissue", "params:tissue_reading"],
+                inputs=["tissue", "params:tissue_reading", "model_input_workspace"],
                 outputs="model_input",
                 name="prepare_training_input",
             ),

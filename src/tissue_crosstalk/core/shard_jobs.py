@@ -1,0 +1,221 @@
+"""Work that is done a shard at a time: what is done already is kept, what is missing is done, here or by a cluster.
+
+A job computes the files of one shard from nothing but files, so that any process that sees the same folders can do it.
+Every file says in its schema's metadata what it was made from (`fingerprint`) and which shard of how many it is. A file
+that says what is wanted is never made again, whether an interrupted run left it or a finished one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tissue_crosstalk.core import tables
+from tissue_crosstalk.core.files import Finished, Workspace, whole_file
+
+METADATA_KEY: Final = b"tissue_crosstalk"
+
+
+class ShardJob(Protocol):
+    """Computes any of some shards; pickled where a cluster does it."""
+
+    @property
+    def store(self) -> ShardStore:
+        """Where the files go."""
+
+    def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
+        """Yield the files of a shard: where each goes, and its table, or an existing file that is the same."""
+
+
+class RunShards(Protocol):
+    """Does some shards of a job, in whatever order, and yields the number of each when its files are written."""
+
+    def __call__(self, job: ShardJob, numbers: Sequence[int]) -> Iterator[int]:
+        """Do the shards of these numbers."""
+
+
+def compute_and_write(job: ShardJob, number: int) -> int:
+    """Do one shard, and return its number."""
+    for path, made in job.compute(number):
+        write_shard(path, made)
+    return number
+
+
+def write_shard(path: Path, made: pa.Table | Path) -> None:
+    """Write one file of a shard, whole or not at all."""
+    with whole_file(path) as unfinished:
+        if isinstance(made, Path):
+            link_or_copy(made, unfinished)
+        else:
+            tables.write_table(made, unfinished)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file that exists appear under another name, too, without its bytes being written again where possible."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def run_here(job: ShardJob, numbers: Sequence[int]) -> Iterator[int]:
+    """Do shards in this process, one after the other; one is written while the next is computed."""
+    with ThreadPoolExecutor(1) as writer:
+        waiting: list[Any] = []
+        last: int | None = None
+        for number in numbers:
+            files = list(job.compute(number))
+            _wait(waiting)
+            if last is not None:
+                yield last
+            waiting, last = [writer.submit(write_shard, path, made) for path, made in files], number
+        _wait(waiting)
+        if last is not None:
+            yield last
+
+
+def _wait(futures: Iterable[Any]) -> None:
+    for future in futures:
+        future.result()
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """The parquet folders that a job fills, and which of their files are still right.
+
+    Attributes
+    ----------
+    workspace
+        Where the folders lie, those of an earlier run and those that are being filled.
+    folders
+        Their names.
+    parts
+        Folders within each, such as ``flavor=vanilla``; one empty name where there are none.
+    fingerprint
+        What the files are to be made from; None: nothing tells it apart, so that no file can be used again.
+    n_shards
+        Number of files in each folder or part.
+    """
+
+    workspace: Workspace
+    folders: tuple[str, ...]
+    fingerprint: str | None
+    n_shards: int
+    parts: tuple[str, ...] = ("",)
+
+    def stamp(self, table: pa.Table, number: int) -> pa.Table:
+        """Return the table with the metadata that its file will be known by."""
+        return table.replace_schema_metadata(self._metadata(number))
+
+    def path(self, folder: str, number: int, part: str = "") -> Path:
+        """Return where a file is written."""
+        return self.workspace.unfinished(folder) / part / tables.shard_file(number)
+
+    def missing(self) -> dict[int, tuple[str, ...]]:
+        """Return which shards are missing, and which parts of each; those of an earlier run are put to use.
+
+        A shard of several folders is missing whole where one of its files is.
+        """
+        if self.is_complete():
+            for folder in map(self.workspace.unfinished, self.folders):
+                shutil.rmtree(folder, ignore_errors=True)
+            return {}
+        missing: dict[int, tuple[str, ...]] = {}
+        self._discard()
+        for number in range(self.n_shards):
+            parts = tuple(part for part in self.parts if not self._take_over(number, part))
+            if parts:
+                missing[number] = parts
+        return missing
+
+    def is_complete(self) -> bool:
+        """Return whether the folders of an earlier run hold just what is wanted."""
+        wanted = {Path(part) / tables.shard_file(number) for part in self.parts for number in range(self.n_shards)}
+        for folder in map(self.workspace.place, self.folders):
+            found = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+            if found != wanted or not all(self._is_right(folder / file) for file in wanted):
+                return False
+        return True
+
+    def finish(self) -> tuple[Finished, ...]:
+        """Return the folders, all of whose files are there, in the order of :attr:`folders`."""
+        if self.is_complete():
+            return tuple(Finished(self.workspace.place(folder)) for folder in self.folders)
+        for folder in map(self.workspace.unfinished, self.folders):
+            for leftover in folder.rglob(".*"):  # of a process that was killed while it wrote
+                leftover.unlink(missing_ok=True)
+        return tuple(Finished(self.workspace.unfinished(folder)) for folder in self.folders)
+
+    def _metadata(self, number: int) -> Mapping[bytes, bytes]:
+        text = json.dumps({"fingerprint": self.fingerprint, "shard": [number, self.n_shards]})
+        return {METADATA_KEY: text.encode()}
+
+    def _is_right(self, file: Path) -> bool:
+        if self.fingerprint is None:
+            return False
+        number = int(file.stem.rsplit("-", maxsplit=1)[-1])
+        try:
+            metadata = pq.read_metadata(file).metadata or {}
+        except (OSError, pa.ArrowException):  # cut short, or none of ours
+            return False
+        return bool(metadata.get(METADATA_KEY) == self._metadata(number)[METADATA_KEY])
+
+    def _discard(self) -> None:
+        """Delete what another run left unfinished."""
+        wanted = {tables.shard_file(number) for number in range(self.n_shards)}
+        for folder in map(self.workspace.unfinished, self.folders):
+            for file in [path for path in folder.rglob("*") if path.is_file()]:
+                part = file.parent.relative_to(folder).as_posix().removeprefix(".")
+                if file.name not in wanted or part not in self.parts or not self._is_right(file):
+                    file.unlink()
+            for part in self.parts:
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            for empty in [path for path in folder.iterdir() if path.is_dir() and path.name not in self.parts]:
+                shutil.rmtree(empty, ignore_errors=True)
+
+    def _take_over(self, number: int, part: str) -> bool:
+        """Return whether all files of a shard are there, after having linked those of a finished run."""
+        for folder in self.folders:
+            target = self.path(folder, number, part)
+            finished = self.workspace.place(folder) / part / target.name
+            if not target.exists() and finished.exists() and self._is_right(finished):
+                link_or_copy(finished, target)
+        return all(self.path(folder, number, part).exists() for folder in self.folders)
+
+
+def run_missing(
+    store: ShardStore, job: ShardJob, missing: Sequence[int], run: RunShards, *, description: str, progress: bool
+) -> tuple[Finished, ...]:
+    """Do the missing shards of a job, show how far it is, and return the finished folders."""
+    from tqdm import tqdm
+
+    bar = tqdm(
+        run(job, missing),
+        total=store.n_shards,
+        initial=store.n_shards - len(missing),
+        desc=description,
+        unit="shard",
+        disable=None if progress else True,
+    )
+    for _ in bar:
+        pass
+    return store.finish()
+
+
+def run_of(file: str | Path) -> str | None:
+    """Return the fingerprint of the run that wrote a file; None for files of another origin."""
+    metadata = pq.read_metadata(file).metadata or {}
+    try:
+        fingerprint = json.loads(metadata.get(METADATA_KEY, b"{}")).get("fingerprint")
+    except (ValueError, AttributeError):
+        return None
+    return None if fingerprint is None else str(fingerprint)
