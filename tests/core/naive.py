@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import torch
 from scipy import sparse
 
 from tissue_crosstalk.core.attention import extract_attention
 from tissue_crosstalk.core.checkpoint import load_model
 from tissue_crosstalk.core.extraction import TABLES, extract_tables
+from tissue_crosstalk.core.files import Workspace
 from tissue_crosstalk.core.flavoring import flavor_attention
 from tissue_crosstalk.core.flavors import weigh
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
@@ -32,7 +32,6 @@ from tissue_crosstalk.core.model_input import prepare_for_model, to_anndata
 from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.network_settings import NetworkSettings
-from tissue_crosstalk.core.tables import Shard
 from tissue_crosstalk.core.tissue import PreparedTissue
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -402,12 +401,6 @@ class Stored:
         return self.open("flavored")
 
 
-def write_shard(folder: Path, shard: Shard) -> None:
-    file = folder / shard.file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(shard.table, file)
-
-
 def stored_attention(
     folder: Path,
     tissue: PreparedTissue,
@@ -418,14 +411,21 @@ def stored_attention(
     flavors: Sequence[str] = ("vanilla",),
 ) -> Stored:
     """Extract the attention of a tissue into folders, and its flavors beside it."""
-    for shards in extract_tables(to_anndata(tissue, neighbors), model, cells_per_shard=cells_per_shard, progress=False):
-        for name, shard in zip(TABLES, shards, strict=True):
-            write_shard(folder / name, shard)
+    folders = extract_tables(
+        to_anndata(tissue, neighbors), model, Workspace(folder), cells_per_shard=cells_per_shard, progress=False
+    )
+    for name, finished in zip(TABLES, folders, strict=True):
+        finished.move_to(folder / name)
     (whole,) = extract_attention(model.network, tissue, neighbors, cells_per_shard=tissue.n_cells)
     arrays = {flavor: weigh(whole.patterns, whole.norms, neighbors.idx, flavor) for flavor in flavors}
     stored = Stored(folder, arrays)
-    for shard in flavor_attention(
-        stored.attention_patterns, stored.nn_idxs, stored.sender_norms, stored.cells, flavors
-    ):
-        write_shard(folder / "flavored", shard)
+    flavor_attention(
+        stored.attention_patterns,
+        stored.nn_idxs,
+        stored.sender_norms,
+        stored.cells,
+        Workspace(folder),
+        flavors,
+        progress=False,
+    ).move_to(folder / "flavored")
     return stored

@@ -18,10 +18,11 @@ from naive import (
 )
 
 from tissue_crosstalk.core import network as network_module
-from tissue_crosstalk.core.attention import ShardAttention, compute_shard, extract_attention, predict, shards
+from tissue_crosstalk.core.attention import ShardAttention, compute_shard, extract_attention, predict
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
 from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork
+from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.tissue import PreparedTissue
 
 

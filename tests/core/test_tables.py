@@ -69,6 +69,11 @@ def test_norms_by_hand() -> None:
     assert all((back[name] == norms[name]).all() for name in terms.NORMS)
 
 
+def tables_of(shard: ShardAttention, tissue: PreparedTissue, neighbors: Neighbors) -> dict[str, pa.Table]:
+    of_receivers = Neighbors(neighbors.idx[shard.receivers], neighbors.dist[shard.receivers])
+    return tables.shard_tables(shard, tissue, of_receivers)
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_cells_by_hand(axes: int) -> None:
     coordinates = np.arange(3.0 * axes).reshape(3, axes)
@@ -91,7 +96,7 @@ def test_cells_without_sections_are_of_one_without_a_name() -> None:
 
 
 def test_schemas(case: tuple[ShardAttention, PreparedTissue, Neighbors]) -> None:
-    by_name = tables.shard_tables(*case)
+    by_name = tables_of(*case)
     assert tuple(by_name) == TABLES
     slots = terms.neighbor_columns(N_NEIGHBORS)
     expected = {
@@ -118,7 +123,7 @@ def test_pandas_reads_numbers_and_categories(
     case: tuple[ShardAttention, PreparedTissue, Neighbors], tmp_path: Path
 ) -> None:
     """No column of Python objects, which would take many times the memory."""
-    for name, table in tables.shard_tables(*case).items():
+    for name, table in tables_of(*case).items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
         frame = pd.read_parquet(tmp_path / f"{name}.parquet")
         for column, dtype in frame.dtypes.items():
@@ -128,7 +133,7 @@ def test_pandas_reads_numbers_and_categories(
 
 def test_written_tables_come_back(case: tuple[ShardAttention, PreparedTissue, Neighbors], tmp_path: Path) -> None:
     """To the bit, to pandas as before, and smaller than pyarrow's own choice."""
-    for name, table in tables.shard_tables(*case).items():
+    for name, table in tables_of(*case).items():
         file, plain = tmp_path / f"{name}.parquet", tmp_path / f"plain_{name}.parquet"
         tables.write_table(table, file)
         pq.write_table(table, plain)
@@ -161,7 +166,7 @@ def test_a_table_without_rows_is_written(tmp_path: Path) -> None:
 
 def test_a_shards_tables_hold_its_arrays(case: tuple[ShardAttention, PreparedTissue, Neighbors]) -> None:
     shard, tissue, neighbors = case
-    by_name, rows = tables.shard_tables(*case), shard.receivers
+    by_name, rows = tables_of(*case), shard.receivers
     np.testing.assert_array_equal(tables.patterns_array(by_name["attention_patterns"]), shard.patterns)
     np.testing.assert_array_equal(tables.slots_array(by_name["nn_dists"]), neighbors.dist[rows])
     positions = tables.slots_array(by_name["nn_idxs"])
@@ -180,7 +185,7 @@ def test_a_shards_tables_hold_its_arrays(case: tuple[ShardAttention, PreparedTis
 
 
 def test_cells_are_named_alike_in_all_tables(case: tuple[ShardAttention, PreparedTissue, Neighbors]) -> None:
-    by_name = tables.shard_tables(*case)
+    by_name = tables_of(*case)
     names = by_name["cells"].column("cell_idx").to_pylist()
     for name in ("attention_patterns", "sender_norms"):
         assert by_name[name].column("cell_idx").to_pylist() == names * 2

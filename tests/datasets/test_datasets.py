@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from anndata import AnnData
 from kedro.io import DatasetError
@@ -21,7 +22,7 @@ from PIL import Image
 from scipy import sparse
 
 from tissue_crosstalk.core.checkpoint import load_model
-from tissue_crosstalk.core.tables import Shard
+from tissue_crosstalk.core.files import Finished
 from tissue_crosstalk.datasets import (
     AnnDataDataset,
     FigureDataset,
@@ -159,36 +160,36 @@ class TestModel:
             ModelDataset(filepath=str(tmp_path / "missing")).load()
 
 
-def shard(index: int, count: int, value: int) -> Shard:
-    return Shard(index, count, pa.table({"value": [value]}), f"kind={value % 2}/part-{index}.parquet")
+def finished(folder: Path, *values: int) -> Finished:
+    for index, value in enumerate(values):
+        file = folder / f"kind={value % 2}" / f"part-{index}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"value": [value]}), file)
+    return Finished(folder)
 
 
 class TestParquetShards:
     def test_save_and_load(self, tmp_path: Path) -> None:
         dataset = ParquetShardsDataset(filepath=str(tmp_path / "table"))
-        for index in range(3):
-            assert not dataset.exists()
-            dataset.save(shard(index, 3, index))
+        folder = finished(tmp_path / ".unfinished", 0, 1, 2)
+        assert not dataset.exists()
+        dataset.save(folder)
         table = dataset.load().to_table()
         assert sorted(table.column("value").to_pylist()) == [0, 1, 2]
         assert sorted(table.column("kind").to_pylist()) == [0, 0, 1]
         assert [entry.name for entry in tmp_path.iterdir()] == ["table"]
 
-    def test_the_old_table_stays_until_the_new_one_is_complete(self, tmp_path: Path) -> None:
+    def test_a_new_folder_takes_the_place_of_the_old_one_as_a_whole(self, tmp_path: Path) -> None:
         dataset = ParquetShardsDataset(filepath=str(tmp_path / "table"))
-        dataset.save(shard(0, 1, 10))
-        dataset.save(shard(0, 2, 20))
-        assert dataset.load().to_table().column("value").to_pylist() == [10]
-        dataset.save(shard(0, 2, 30))  # begun anew, as after an interruption
-        dataset.save(shard(1, 2, 31))
-        assert dataset.load().to_table().column("value").to_pylist() == [30, 31]
+        dataset.save(finished(tmp_path / ".a", 10, 12, 14))
+        dataset.save(finished(tmp_path / ".b", 20))
+        assert dataset.load().to_table().column("value").to_pylist() == [20]
+        assert [entry.name for entry in tmp_path.iterdir()] == ["table"]
 
-    def test_missing_shard(self, tmp_path: Path) -> None:
+    def test_a_folder_that_is_in_its_place_stays(self, tmp_path: Path) -> None:
         dataset = ParquetShardsDataset(filepath=str(tmp_path / "table"))
-        dataset.save(shard(0, 3, 0))
-        with pytest.raises(DatasetError, match="should have 3 shards, but 2 were written"):
-            dataset.save(shard(2, 3, 2))
-        assert not dataset.exists()
+        dataset.save(finished(tmp_path / "table", 3))
+        assert dataset.load().to_table().column("value").to_pylist() == [3]
 
     def test_load_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="there is no parquet folder .*table"):
@@ -196,7 +197,7 @@ class TestParquetShards:
 
     def test_preview(self, tmp_path: Path) -> None:
         dataset = ParquetShardsDataset(filepath=str(tmp_path / "table"))
-        dataset.save(shard(0, 1, 7))
+        dataset.save(finished(tmp_path / ".unfinished", 7))
         preview: Any = dataset.preview()
         assert preview["columns"] == ["value", "kind"]
         assert preview["data"] == [[7, 1]]

@@ -11,6 +11,7 @@ from kedro.framework.startup import bootstrap_project
 from sessions import PROJECT
 from tissue_crosstalk.pipeline_registry import register_pipelines
 
+WORKSPACES = ("model_input_workspace", "attention_workspace")
 STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting", "recovery")
 
 
@@ -21,10 +22,10 @@ def datasets(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("pipeline", "inputs"),
     [
-        ("__default__", {"tissue", "training_checkpoint", "run_record"}),
-        ("attention", {"tissue", "existing_model", "run_record"}),
-        ("demo", {"demo.training_checkpoint", "demo.run_record"}),
-        ("extraction", {"model_input", "existing_model"}),
+        ("__default__", {"tissue", *WORKSPACES, "training_checkpoint", "run_record"}),
+        ("attention", {"tissue", *WORKSPACES, "existing_model", "run_record"}),
+        ("demo", {f"demo.{name}" for name in (*WORKSPACES, "training_checkpoint", "run_record")}),
+        ("extraction", {"model_input", "attention_workspace", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "nn_dists", "cells", "model_input", "tissue"}),
         (
             "recovery",
@@ -97,7 +98,9 @@ def test_every_dataset_but_one_is_in_the_catalog_with_a_layer(tmp_path: Any) -> 
     missing = {name for name in names if name not in catalog}
     assert missing == {"distance_bins", "demo.distance_bins"}  # in memory, within the stage that makes it
     # What every stage uses has no layer: layers are drawn one after the other.
-    without_layer = {f"{prefix}{name}" for prefix in ("", "demo.") for name in ("run_record", "training_checkpoint")}
+    without_layer = {
+        f"{prefix}{name}" for prefix in ("", "demo.") for name in (*WORKSPACES, "run_record", "training_checkpoint")
+    }
     assert without_layer < names
     for name in names - missing:
         assert ("kedro-viz" in conf[name].get("metadata", {})) == (name not in without_layer), name
