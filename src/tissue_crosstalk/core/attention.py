@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
+from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import sender_norms
 from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, Senders
@@ -81,7 +82,32 @@ def compute_shard(
         float32 (head, cell, neighbor); 0 in a padded slot.
     norms
         By name (see :func:`flavors.sender_norms`), each float32 (sender, head).
+
+    Raises
+    ------
+    ParameterError
+        If a GPU lacks memory even for small blocks.
     """
+    while True:
+        try:
+            return _compute_shard(network, expression, nn_rows, nn_dist, receiver_labels)
+        except torch.OutOfMemoryError as error:  # of a GPU
+            if network.row_block <= ROW_BLOCK:
+                raise ParameterError(
+                    f"{network.device} lacks memory for {len(nn_rows)} cells at once: {error}. Lower "
+                    "extraction.cells_per_shard, or set extraction.device=cpu."
+                ) from error
+            network.row_block //= 2
+        torch.cuda.empty_cache()  # without the error, whose traceback holds tensors
+
+
+def _compute_shard(
+    network: CrossAttentionNetwork,
+    expression: sparse.csr_matrix,
+    nn_rows: npt.NDArray[np.integer],
+    nn_dist: npt.NDArray[np.float32],
+    receiver_labels: npt.NDArray[np.integer],
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
     with torch.inference_mode():
         senders = sender_rows(network, expression)
         edges = Edges.from_neighbors(nn_rows, nn_dist, receiver_labels).to(network.device)
@@ -92,14 +118,14 @@ def compute_shard(
 
 def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix) -> Senders:
     """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
-    key_value_map = network.key_value_map()
+    key_value_map, size = network.key_value_map(), network.row_block
     parts = [
         network.senders(
-            torch.from_numpy(expression[start : start + ROW_BLOCK].toarray()).to(network.device),
+            torch.from_numpy(expression[start : start + size].toarray()).to(network.device),
             blocks=True,
             key_value_map=key_value_map,
         )
-        for start in range(0, max(1, expression.shape[0]), ROW_BLOCK)
+        for start in range(0, max(1, expression.shape[0]), size)
     ]
     return Senders(
         torch.cat([part.embedding for part in parts]),

@@ -101,7 +101,8 @@ def _one_run(files: dict[str, tuple[str, ...]]) -> str | None:
     runs = {run_of(file) for of_table in files.values() for file in of_table}
     if len(runs) > 1:
         raise ResultError(
-            f"the tables {', '.join(files)} do not belong together: they are of different runs. Run the extraction again."
+            f"the tables {', '.join(files)} do not belong together: they are of different runs. Run the extraction "
+            "again."
         )
     return runs.pop()
 

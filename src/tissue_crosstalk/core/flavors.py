@@ -137,6 +137,6 @@ def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[st
             by_sender: torch.Tensor = torch.linalg.vector_norm(said, dim=2).T
             return by_sender.contiguous()
 
-        return in_row_blocks(norms, value).cpu().numpy()
+        return in_row_blocks(norms, value, size=network.row_block).cpu().numpy()
 
     return {terms.VALUE_NORM: norm(None), terms.INFO_NORM: norm(output), terms.GENE_NORM: norm(genes)}

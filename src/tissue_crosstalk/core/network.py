@@ -46,6 +46,19 @@ NARROW = 16
 """Columns below which some libraries round a product's rows by their place in it: narrower ones are padded."""
 
 
+LARGEST_BLOCK = 2**17
+
+
+def block_of_memory(memory: int, row_bytes: int) -> int:
+    """Return how many rows fill an eighth of a device's memory, as a power of two that depends on its size alone.
+
+    >>> block_of_memory(80 * 2**30, 24_000), block_of_memory(4 * 2**30, 24_000), block_of_memory(2**30, 10**6)
+    (131072, 16384, 1024)
+    """
+    rows = max(memory // 8 // row_bytes, 1)
+    return min(max(1 << (rows.bit_length() - 1), ROW_BLOCK), LARGEST_BLOCK)
+
+
 class ResMLP(nn.Module):
     """Residual two-layer perceptron: ``relu(x + body(x))``, then a projection where ``n_out != n_in``.
 
@@ -251,13 +264,8 @@ class Edges:
         )
 
 
-def _rowwise(function: Callable[..., Tensor], *rows: Tensor, blocks: bool) -> Tensor:
-    """Apply `function` to rows: all at once, or in padded blocks."""
-    return in_row_blocks(function, *rows) if blocks else function(*rows)
-
-
-def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Apply `function` to rows in blocks of :data:`ROW_BLOCK`, the last one padded with zeros.
+def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = ROW_BLOCK) -> Tensor:
+    """Apply `function` to rows in blocks of one size, the last one padded with zeros.
 
     Parameters
     ----------
@@ -265,14 +273,16 @@ def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         Maps rows (row, ...) to as many rows, each on its own.
     rows
         Tensors of equally many rows.
+    size
+        Rows in a block.
     """
     n_rows = rows[0].shape[0]
     out = []
-    for start in range(0, n_rows, ROW_BLOCK):
-        part = [r[start : start + ROW_BLOCK] for r in rows]
+    for start in range(0, n_rows, size):
+        part = [r[start : start + size] for r in rows]
         n_part = part[0].shape[0]
-        if n_part < ROW_BLOCK:
-            part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, ROW_BLOCK - n_part]) for p in part]
+        if n_part < size:
+            part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, size - n_part]) for p in part]
         out.append(function(*part)[:n_part])
     return torch.cat(out) if out else function(*rows)
 
@@ -295,6 +305,7 @@ class CrossAttentionNetwork(nn.Module):
     def __init__(self, n_genes: int, n_labels: int, settings: NetworkSettings, *, seed: int = 0) -> None:
         super().__init__()
         self.n_genes, self.n_labels, self.settings = n_genes, n_labels, settings
+        self._row_block: int | None = None
         s = settings
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device, too
@@ -313,6 +324,30 @@ class CrossAttentionNetwork(nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.ct_profiles.device
+
+    @property
+    def row_block(self) -> int:
+        """Rows per block at inference: :data:`ROW_BLOCK`, on a GPU as many as its memory suggests."""
+        if self._row_block is not None:
+            return self._row_block
+        if self.device.type != "cuda":
+            return ROW_BLOCK
+        return block_of_memory(torch.cuda.get_device_properties(self.device).total_memory, self._row_bytes())
+
+    @row_block.setter
+    def row_block(self, size: int) -> None:
+        self._row_block = size
+
+    def _row_bytes(self) -> int:
+        """Return about how much memory the widest step needs for each of its rows."""
+        s = self.settings
+        sender = 4 * self.n_genes + 3 * s.n_nn_embed_hidden + 4 * s.n_nn_embed + 4 * s.n_embed
+        pair = 3 * s.n_pos_coef_mlp_hidden + 5 * (s.n_nn_embed + s.n_label_embed)
+        return 4 * max(sender, pair)
+
+    def _rowwise(self, function: Callable[..., Tensor], *rows: Tensor, blocks: bool) -> Tensor:
+        """Apply `function` to rows: all at once, or in padded blocks."""
+        return in_row_blocks(function, *rows, size=self.row_block) if blocks else function(*rows)
 
     def queries(self) -> Tensor:
         """Return the query of each label, (label, head, d)."""
@@ -376,8 +411,8 @@ class CrossAttentionNetwork(nn.Module):
         """
         s = self.settings
         to_key_value = key_value_map or self.key_value_map()
-        embedding = _rowwise(self.nn_embed, expression, blocks=blocks)
-        both = _rowwise(lambda rows: to_key_value(self.kv_embed.residual(rows)), embedding, blocks=blocks)
+        embedding = self._rowwise(self.nn_embed, expression, blocks=blocks)
+        both = self._rowwise(lambda rows: to_key_value(self.kv_embed.residual(rows)), embedding, blocks=blocks)
         both = both.view(-1, s.n_heads, 2 * s.n_head_size)
         return Senders(embedding, both[..., : s.n_head_size], both[..., s.n_head_size :])
 
@@ -392,7 +427,7 @@ class CrossAttentionNetwork(nn.Module):
         mlp, n_embed = self.pos_coef_mlp, self.settings.n_nn_embed
         first = mlp.nn[0]
         assert isinstance(first, nn.Linear)
-        by_sender = _rowwise(lambda rows: F.linear(rows, first.weight[:, :n_embed]), embedding, blocks=blocks)
+        by_sender = self._rowwise(lambda rows: F.linear(rows, first.weight[:, :n_embed]), embedding, blocks=blocks)
         by_label = F.linear(self.ct_embed.weight, first.weight[:, n_embed:], first.bias)
 
         # [embedding ; label embedding] is the sum of both, each with zeros in the other's place.
@@ -405,14 +440,14 @@ class CrossAttentionNetwork(nn.Module):
             raw = mlp.after_first_linear(inputs(sender, label), hidden(sender, label))
             return F.softplus(raw + self.settings.pos_coef_offset)
 
-        return _rowwise(coefficients, pair_sender[:, None], pair_label[:, None], blocks=blocks)
+        return self._rowwise(coefficients, pair_sender[:, None], pair_label[:, None], blocks=blocks)
 
     def base_scores(self, key: Tensor, *, blocks: bool) -> Tensor:
         """Return ``q.k / sqrt(d)`` of every sender with every receiver label, (sender, label, head)."""
         query = self.queries().permute(1, 2, 0) / math.sqrt(self.settings.n_head_size)  # (head, d, label)
         if blocks:
             query = F.pad(query, (0, max(0, NARROW - self.n_labels)))
-        scores = _rowwise(lambda rows: torch.bmm(rows.transpose(0, 1), query).permute(1, 2, 0), key, blocks=blocks)
+        scores = self._rowwise(lambda rows: torch.bmm(rows.transpose(0, 1), query).permute(1, 2, 0), key, blocks=blocks)
         return scores[:, : self.n_labels]
 
     def patterns(self, senders: Senders, edges: Edges, *, blocks: bool = False) -> Tensor:
@@ -487,7 +522,7 @@ class CrossAttentionNetwork(nn.Module):
             state: Tensor = layer.norm_o(rows @ output + gather_rows(query, labels.squeeze(1)))
             return state
 
-        return _rowwise(normalised, heard.flatten(1), receiver_label[:, None], blocks=blocks)
+        return self._rowwise(normalised, heard.flatten(1), receiver_label[:, None], blocks=blocks)
 
     def predict(self, heard: Tensor, receiver_label: Tensor) -> Tensor:
         """Return the predicted expression, (cell, gene), from what the heads hear, (cell, head, d)."""
