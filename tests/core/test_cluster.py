@@ -158,10 +158,10 @@ def test_a_cluster_that_runs_elsewhere(
 ) -> None:
     file, address = tmp_path / "scheduler.json", client.scheduler.address
     file.write_text(json.dumps({"type": "Scheduler", "address": address}))  # as dask scheduler --scheduler-file does
-    with shard_runner(ClusterSettings(scheduler=address if how == "address" else str(file))) as run:
-        assert run.args[0] is not client  # type: ignore[attr-defined]
-        extract(tmp_path / "there", model_input, On(run.args[0]), cells_per_shard=10)  # type: ignore[attr-defined]
-        flavor(tmp_path / "there", run=On(run.args[0]))  # type: ignore[attr-defined]
+    with connect(ClusterSettings(scheduler=address if how == "address" else str(file))) as other:
+        assert other is not client
+        extract(tmp_path / "there", model_input, On(other), cells_per_shard=10)
+        flavor(tmp_path / "there", run=On(other))
     assert contents(tmp_path / "there") == expected
     assert client.status == "running"  # others' connections are left alone
 
@@ -220,7 +220,7 @@ def test_no_scheduler_file(tmp_path: Path) -> None:
 def test_a_cluster_without_workers() -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=0, dashboard_address=None) as empty:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty:
         settings = ClusterSettings(scheduler=empty.scheduler_address, timeout=0.5)
         with pytest.raises(ClusterError, match=r"has no worker after 0.5 s\. Start workers"), shard_runner(settings):
             pass

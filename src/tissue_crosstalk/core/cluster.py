@@ -63,7 +63,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
                 threads_per_worker=1,  # of Dask's: a shard keeps one core busy
                 processes=True,
                 memory_limit=settings.memory_limit,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port: somebody else may have the usual one
             ) as cluster,
             distributed.Client(cluster, timeout=settings.timeout) as client,
         ):
