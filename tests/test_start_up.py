@@ -1,0 +1,34 @@
+"""What the command line imports: nothing that is slow, unless it is needed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sessions import PROJECT
+
+HEAVY = ("torch", "anndata", "distributed", "zarr", "sklearn", "matplotlib")
+
+
+def imported(*command: str) -> set[str]:
+    """Return the packages that a command imports, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *command], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    return set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+
+
+def test_the_list_of_pipelines_needs_nothing_heavy() -> None:
+    names = imported("kedro", "registry", "list")
+    assert "kedro" in names
+    assert not names & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["tissue_crosstalk", "tissue_crosstalk.settings", "tissue_crosstalk.params"])
+def test_importing_the_package_needs_nothing_heavy(module: str) -> None:
+    code = f"import {module}, sys; print('heavy:', *(name for name in {HEAVY!r} if name in sys.modules), sep='')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy:"
