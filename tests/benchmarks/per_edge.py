@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.neighbors import Neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.tissue import PreparedTissue
@@ -30,6 +31,8 @@ class PerEdge:
     """Over all slots, mean over heads, (cell,)."""
     value_l1: torch.Tensor
     """Sum over heads and their dimensions, mean over neighbors, (cell,)."""
+    value: torch.Tensor
+    """(cell, neighbor, head, d)"""
 
     def loss(self, alpha: float, value_l1_penalty: float) -> torch.Tensor:
         """Return the training loss, a scalar."""
@@ -77,4 +80,28 @@ def evaluate(
         reconstruction=0.5 * (prediction - target).square().sum(dim=1),
         entropy=-torch.special.xlogy(shares, shares.clamp_min(1e-12)).sum(dim=1).mean(dim=1),
         value_l1=v.abs().sum(dim=(2, 3)).mean(dim=1),
+        value=v,
     )
+
+
+def flavored(
+    network: CrossAttentionNetwork, tissue: PreparedTissue, neighbors: Neighbors, receivers: np.ndarray, flavor: str
+) -> np.ndarray:
+    """Return the attention of some receivers in one flavor, (head, cell, neighbor), each norm anew for every edge."""
+    layer = network.attention_layer
+    out = []
+    with torch.inference_mode():
+        for part in np.array_split(receivers, max(1, len(receivers) // 64)):
+            evaluated = evaluate(network, tissue, neighbors, part)
+            value = evaluated.value  # (cell, neighbor, head, d)
+            if flavor == terms.VANILLA:
+                weight = torch.ones(value.shape[:3])
+            elif flavor == terms.VALUE_WEIGHTED:
+                weight = value.norm(dim=3)
+            else:
+                said = torch.einsum("cnhd,ehd->cnhe", value, layer.W_O)
+                if flavor == terms.GENE_WEIGHTED:
+                    said = said @ network.linear_head.weight.t()
+                weight = said.norm(dim=3)
+            out.append((evaluated.patterns * weight.permute(0, 2, 1)).permute(1, 0, 2).numpy())
+    return np.concatenate(out, axis=1)
