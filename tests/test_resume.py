@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sessions import run_project
+from tissue_crosstalk.core.training import Trainer
 from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 
 
@@ -62,3 +63,60 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
     pd.testing.assert_frame_equal(*histories, check_exact=True)
     assert len(histories[0]) == 3
     assert statuses(interrupted) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_after_its_training_does_not_train_again(
+    tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it prepare the tissue or extract shards again; what it ends with is what it would have ended with."""
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    given = {**awkward_keys, "extraction": {"cells_per_shard": 50}}
+    run_project(whole, **given)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the power went off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tissue_crosstalk.core.stored_hubs.find_stored_hubs", stop)
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run_project(interrupted, **given)
+    kept = [file for part in ("05_model_input", "07_model_output") for file in (interrupted / "data" / part).rglob("*")]
+    before = {file: file.stat().st_mtime_ns for file in kept if file.is_file()}
+    assert len(before) > 30
+    with monkeypatch.context() as patch:
+        patch.setattr("tissue_crosstalk.core.training.Trainer.run_epoch", stop)
+        patch.setattr("tissue_crosstalk.core.model_input.prepare_cells", stop)
+        patch.setattr("tissue_crosstalk.core.attention.compute_shard", stop)
+        run_project(interrupted, **given)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    for table in ("06_models/awkward/training_history.parquet", "07_model_output/awkward/hubs.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(whole / "data" / table), pd.read_parquet(interrupted / "data" / table), check_exact=True
+        )
+    assert statuses(interrupted) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["seed", "epochs", "model", "history"])
+def test_another_training_is_trained(
+    change: str, tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_project(tmp_path, "training", **awkward_keys)
+    given: dict[str, Any] = {}
+    if change == "seed":
+        given = {"seed": 7}
+    elif change == "epochs":
+        given = {"training": {"max_epochs": 2}}
+    elif change == "model":
+        file = models(tmp_path) / "model" / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 1  # a weight is not what was trained
+        file.write_bytes(bytes(content))
+    else:
+        (models(tmp_path) / "training_history.parquet").unlink()
+    epochs = []
+    run_epoch = Trainer.run_epoch
+    monkeypatch.setattr(Trainer, "run_epoch", lambda *args: epochs.append(args[1]) or run_epoch(*args))
+    run_project(tmp_path, "training", **awkward_keys, **given)
+    assert epochs == ([0, 1] if change == "epochs" else [0, 1, 2])

@@ -22,9 +22,9 @@ def datasets(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("pipeline", "inputs"),
     [
-        ("__default__", {"tissue", *WORKSPACES, "training_checkpoint", "run_record"}),
+        ("__default__", {"tissue", *WORKSPACES, "model_workspace", "training_checkpoint", "run_record"}),
         ("attention", {"tissue", *WORKSPACES, "existing_model", "run_record"}),
-        ("demo", {f"demo.{name}" for name in (*WORKSPACES, "training_checkpoint", "run_record")}),
+        ("demo", {f"demo.{name}" for name in (*WORKSPACES, "model_workspace", "training_checkpoint", "run_record")}),
         ("extraction", {"model_input", "attention_workspace", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "nn_dists", "cells", "model_input", "tissue"}),
         (

@@ -36,14 +36,12 @@ def prepare_training_input(tissue: AnnData, reading: TissueParams, workspace: Wo
 
 
 def train(
-    model_input: AnnData, params: TrainingParams, seed: int, checkpoint: TrainingCheckpoint
+    model_input: AnnData, params: TrainingParams, seed: int, checkpoint: TrainingCheckpoint, workspace: Workspace
 ) -> tuple[CrosstalkModel, pd.DataFrame]:
     """Train the cross-attention model until its validation stops improving; an interrupted training goes on."""
-    from tissue_crosstalk.core.model_input import from_anndata
-    from tissue_crosstalk.core.training import train_model
+    from tissue_crosstalk.core.stored_training import train_stored_model
 
-    tissue, neighbors = from_anndata(model_input)
-    return train_model(tissue, neighbors, params.network, params, seed=seed, checkpoint=checkpoint)
+    return train_stored_model(model_input, params.network, params, workspace, seed=seed, checkpoint=checkpoint)
 
 
 def measure_training(training_history: pd.DataFrame) -> dict[str, Metric]:

@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 train,
-                inputs=["model_input", "params:training", "params:seed", "training_checkpoint"],
+                inputs=["model_input", "params:training", "params:seed", "training_checkpoint", "model_workspace"],
                 outputs=["model", "training_history"],
                 confirms="training_checkpoint",  # which deletes it: what it made is saved
                 name="train_model",
