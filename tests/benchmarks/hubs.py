@@ -32,6 +32,7 @@ from tissue_crosstalk.core.hubs import HubSettings
 from tissue_crosstalk.core.stored import Cells, StoredStrength
 from tissue_crosstalk.core.stored_hubs import find_stored_hubs
 from tissue_crosstalk.core.strong_edges import attention_thresholds, count_neighbors
+from tissue_crosstalk.core.threads import side_by_side
 
 T = TypeVar("T")
 N_GENES = 500
@@ -121,7 +122,7 @@ def full_silhouettes(folder: Path) -> tuple[float, float]:
     distinct = DistinctRows.of(shares)
     first = np.unique(distinct.of_cell, return_index=True)[1]
     start = time.perf_counter()
-    with clustering._side_by_side() as each:
+    with side_by_side() as each:
         clustering.silhouettes(distinct, {k: cluster[first] for k, cluster in tried.items()}, 42, each)
     ours = time.perf_counter() - start
     start = time.perf_counter()

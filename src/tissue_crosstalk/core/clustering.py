@@ -7,18 +7,16 @@ work is done by one thread, pieces side by side: results are the same to the bit
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.threads import Each, one_by_one, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +45,6 @@ _GAIN: Final = 1e-12  # of the inertia per cell, below which a move is rounding
 ChosenBy = Literal["silhouette", "stability", "given"]
 Rows = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +166,7 @@ def cluster_rows(
         logger.warning("only %d distinct compositions of strong neighbors: all cells are one hub.", n_rows)
         numbers = [1]
 
-    with _side_by_side() as each:
+    with side_by_side() as each:
         tried, over_seeds = _best_starts(distinct, numbers, random_state, each)
         silhouette = silhouettes(distinct, {k: tried[k] for k in numbers if 2 <= k <= n_rows - 1}, random_state, each)
         over_cells = _over_resamples(distinct, tried, random_state, n_resamples, each)
@@ -208,7 +204,7 @@ def kmeans_centers(values: Rows, n_clusters: int, random_state: int) -> Rows:
     """
     distinct = DistinctRows.of(values)
     number = min(n_clusters, len(distinct.rows))
-    with _side_by_side() as each:
+    with side_by_side() as each:
         best, _ = _best_starts(distinct, [number], random_state, each)
     return _means(distinct.rows, distinct.counts, best[number])
 
@@ -272,7 +268,7 @@ def _move_rows(rows: Rows, weights: npt.NDArray[np.float64], labels: Labels) -> 
 
 
 def _best_starts(
-    distinct: DistinctRows, numbers: Sequence[int], random_state: int, each: _Each
+    distinct: DistinctRows, numbers: Sequence[int], random_state: int, each: Each
 ) -> tuple[dict[int, Labels], pd.DataFrame]:
     """Return the best of some starts by number of clusters, labels numbered by size, and how the others agree."""
     tasks = [(k, seed) for k in numbers for seed in _seeds(KMEANS_STARTS, random_state, k)]
@@ -292,7 +288,7 @@ def _best_starts(
 
 
 def _over_resamples(
-    distinct: DistinctRows, tried: Mapping[int, Labels], random_state: int, n_resamples: int, each: _Each
+    distinct: DistinctRows, tried: Mapping[int, Labels], random_state: int, n_resamples: int, each: Each
 ) -> pd.DataFrame:
     """Return how clusters of resampled cells agree with those of all cells."""
     n_cells = int(distinct.counts.sum())
@@ -380,7 +376,7 @@ def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64
 
 
 def silhouettes(
-    distinct: DistinctRows, clusters: Mapping[int, Labels], random_state: int = 0, each: _Each | None = None
+    distinct: DistinctRows, clusters: Mapping[int, Labels], random_state: int = 0, each: Each | None = None
 ) -> dict[int, float]:
     """Return the mean silhouette over all cells of several clusterings.
 
@@ -449,7 +445,7 @@ def silhouettes(
 
     wanted = np.flatnonzero(averaged)
     blocks = [wanted[start : start + _TILE[0]] for start in range(0, len(wanted), _TILE[0])]
-    totals = np.array((each or _one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
+    totals = np.array((each or one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
     return dict(zip(clusters, totals.tolist(), strict=True))
 
 
@@ -467,36 +463,3 @@ def _of_rows(
     np.divide(nearest - within, largest, out=value, where=largest > 0)
     value[sizes[own] == 1] = 0.0  # a cluster of one cell has no silhouette
     return value
-
-
-# --- Threads
-
-
-class _Each(Protocol):
-    """Runs a function on each of some pieces of work, and returns what it returns in their order."""
-
-    def __call__(self, function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]: ...
-
-
-def _one_by_one(function: Callable[[_T], _R], tasks: Sequence[_T], _what: str) -> list[_R]:
-    return [function(task) for task in tasks]
-
-
-@contextmanager
-def _side_by_side() -> Iterator[_Each]:
-    """Give a function that runs pieces of work in all threads there are, each piece in one."""
-    import joblib
-    import sklearn.cluster  # noqa: F401 - its threads can be limited once they are loaded
-    from threadpoolctl import threadpool_limits
-
-    # The libraries' own threads would add up in an order of their own: results would differ in the last digit. OpenMP
-    # keeps its limit per thread, BLAS has one for all.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(joblib.cpu_count(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool,
-    ):
-
-        def each(function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]:
-            return list(tqdm(pool.map(function, tasks), desc=what, total=len(tasks), disable=None, leave=False))
-
-        yield each
