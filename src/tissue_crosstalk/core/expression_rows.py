@@ -35,7 +35,8 @@ class StoredRows(Protocol):
         ...
 
 
-Expression = StoredRows | sparse.csr_matrix
+InMemory = sparse.csr_matrix | npt.NDArray[np.floating]
+Expression = StoredRows | InMemory
 ReadRows = Callable[[], "sparse.csr_matrix | npt.NDArray[np.float64]"]
 
 
@@ -72,7 +73,7 @@ def parts_of_rows(expression: Expression, parts: Sequence[npt.NDArray[np.integer
         first = some.stop
 
 
-def _rows_in_memory(expression: sparse.csr_matrix, rows: npt.NDArray[np.integer]) -> sparse.csr_matrix:
+def _rows_in_memory(expression: InMemory, rows: npt.NDArray[np.integer]) -> sparse.csr_matrix:
     return sparse.csr_matrix(expression[rows])
 
 
