@@ -38,7 +38,7 @@ RESAMPLED_CELLS: Final = 50_000
 N_CLUSTERS, VARIED, REPLICATE, ADJUSTED_RAND = "n_hubs", "varied", "replicate", "adjusted_rand"
 SEED, CELLS = "seed", "cells"
 
-_TILE: Final = (512, 1024)  # distances held at once by each thread: 4 MiB, of which caches hold most
+_TILE: Final = (256, 512)  # distances held at once by each thread: 1 MiB, which caches hold
 _NEAR: Final = 1e-8  # squared; below, the shortcut for distances loses digits to cancellation
 _TIE: Final = 1e-12
 _GAIN: Final = 1e-12  # of the inertia per cell, below which a move is rounding
@@ -381,7 +381,7 @@ def silhouettes(
     """Return the mean silhouette over all cells of several clusterings.
 
     Exact: equal to the score over all cells, from distances between distinct rows only, each computed once for all
-    clusterings, in tiles of 4 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
+    clusterings, in tiles of 1 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
     each still against all others.
 
     Parameters
@@ -413,33 +413,35 @@ def silhouettes(
             n_rows, n_drawn, int(counts.sum()),
         )  # fmt: skip
         averaged = np.random.default_rng(_seeds(1, random_state, 0, 2)).multinomial(n_drawn, counts / counts.sum())
-    sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in clusters.values()]
-    # (row, 1 + clusters of all clusterings but the largest of each): one product sums distances to all of them; what
-    # is not to the others is to the largest.
-    one_hot = [np.eye(len(size))[labels] for size, labels in zip(sizes, clusters.values(), strict=True)]
-    members = np.hstack([np.ones((n_rows, 1)), *(columns[:, 1:] for columns in one_hot)])
+    order = _alike_together(clusters)
+    rows, counts, averaged = rows[order], counts[order], averaged[order]
+    labels_of = [labels[order] for labels in clusters.values()]
+    sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in labels_of]
+    # (row, clusters of all clusterings): one product sums distances to all of them.
+    members = np.hstack([np.eye(len(size))[labels] for size, labels in zip(sizes, labels_of, strict=True)])
     members *= counts[:, None]
-    ends = np.cumsum([1, *(len(size) - 1 for size in sizes)])[:-1]
+    ends = np.cumsum([len(size) for size in sizes])[:-1]
     squares = (rows**2).sum(axis=1)
     extended = np.column_stack([rows, np.ones(n_rows), squares]).T
+    tiles = [slice(start, min(start + _TILE[1], n_rows)) for start in range(0, n_rows, _TILE[1])]
+    # Of rows that are alike most clusters have none or all, and no column needs to be summed twice.
+    different = [_distinct_columns(members[tile]) for tile in tiles]
 
     def block(own: npt.NDArray[np.intp]) -> list[float]:
         left = np.column_stack([-2 * rows[own], squares[own], np.ones(len(own))])
         sums = np.zeros((len(own), members.shape[1]))
         memory = np.empty(len(own) * _TILE[1])
-        for start in range(0, n_rows, _TILE[1]):
-            others = slice(start, min(start + _TILE[1], n_rows))
-            distance = memory[: len(own) * (others.stop - start)].reshape(len(own), -1)
+        for others, (columns, of_cluster) in zip(tiles, different, strict=True):
+            distance = memory[: len(own) * (others.stop - others.start)].reshape(len(own), -1)
             np.matmul(left, extended[:, others], out=distance)
             if distance.min() < _NEAR:
                 cdist(rows[own], rows[others], out=distance)  # slower; the same rows are at exactly 0 then
             else:
                 np.sqrt(distance, out=distance)
-            sums += distance @ members[others]
-        total, *by_clustering = np.split(sums, ends, axis=1)
+            sums += np.take(distance @ columns, of_cluster, axis=1)
         values = [
-            _of_rows(np.hstack([total - known.sum(axis=1, keepdims=True), known]), labels[own], size)
-            for known, labels, size in zip(by_clustering, clusters.values(), sizes, strict=True)
+            _of_rows(known, labels[own], size)
+            for known, labels, size in zip(np.split(sums, ends, axis=1), labels_of, sizes, strict=True)
         ]
         return [float(value @ averaged[own]) for value in values]
 
@@ -447,6 +449,24 @@ def silhouettes(
     blocks = [wanted[start : start + _TILE[0]] for start in range(0, len(wanted), _TILE[0])]
     totals = np.array((each or one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
     return dict(zip(clusters, totals.tolist(), strict=True))
+
+
+def _alike_together(clusters: Mapping[int, Labels]) -> npt.NDArray[np.intp]:
+    """Return an order of the rows, (row,), in which those of the same cluster in all clusterings are together.
+
+    Large groups of such rows come first: there are whole tiles of them.
+    """
+    group = pd.DataFrame(dict(clusters)).groupby(list(clusters), sort=True).ngroup().to_numpy()
+    size = np.bincount(group)[group]
+    return np.lexsort((group, -np.where(size >= _TILE[1] // 8, size, 0)))
+
+
+def _distinct_columns(matrix: Rows) -> tuple[Rows, npt.NDArray[np.intp]]:
+    """Return the columns of a matrix without repetitions, and which of them each column is, (column,)."""
+    places: dict[bytes, int] = {}
+    of_column = np.array([places.setdefault(column.tobytes(), len(places)) for column in matrix.T])
+    first = np.unique(of_column, return_index=True)[1]
+    return np.ascontiguousarray(matrix[:, first]), of_column
 
 
 def _of_rows(

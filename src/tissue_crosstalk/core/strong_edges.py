@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -256,7 +256,7 @@ def count_neighbors(
         If there is no receiver.
     """
     degrees = _in_degrees(shards, labels, n_types) if counting == "in_degree" else None
-    together: dict[str, npt.NDArray[np.generic]] = {}
+    together: dict[str, npt.NDArray[Any]] = {}
     n_counted = 0
     for block in (block for shard in shards for block in shard.blocks(_BLOCK)):
         part = vars(_count(block, labels, n_types, cell_thresholds, degrees))
