@@ -46,8 +46,8 @@ class StrengthShard:
         """Yield the receivers again, at most `n_cells` at a time."""
         for start in range(0, len(self.receivers), n_cells):
             own = slice(start, start + n_cells)
-            parts = {name: None if array is None else array[own] for name, array in vars(self).items()}
-            yield StrengthShard(**parts)
+            dist = None if self.nn_dist is None else self.nn_dist[own]
+            yield StrengthShard(self.receivers[own], self.strength[own], self.nn_idx[own], dist)
 
     @property
     def n_bytes(self) -> int:
@@ -199,13 +199,14 @@ def _count_next_digits(
     counts = np.zeros((*prefix.shape, 1 << width), dtype=np.int64)
     for shard in shards:
         bits = _positive_bits(shard)
-        upper, of_cell = bits >> np.uint32(shift + width), groups[shard.receivers]
+        upper, of_cell = bits >> np.uint32(shift + width), groups[shard.receivers].astype(np.int64)
         for side in range(2):
             # Few values share them: only these are looked at one by one.
             wanted = prefix[of_cell, side].astype(np.uint32)
             same = np.flatnonzero((upper == wanted[:, None]) & (bits > 0))
-            digit = (bits.reshape(-1)[same] >> np.uint32(shift)) & np.uint32((1 << width) - 1)
-            np.add.at(counts, (of_cell[same // bits.shape[1]], side, digit), 1)
+            digit = (bits.reshape(-1)[same] >> np.uint32(shift)).astype(np.int64) & ((1 << width) - 1)
+            place = ((of_cell[same // bits.shape[1]] * 2 + side) << width) + digit
+            np.add.at(counts.reshape(-1), place, 1)
     return counts
 
 

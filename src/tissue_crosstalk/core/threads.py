@@ -38,7 +38,7 @@ def side_by_side() -> Iterator[Each]:
     # The libraries' own threads would add up in an order of their own: results would differ in the last digit. OpenMP
     # keeps its limit per thread, BLAS has one for all.
     with (
-        threadpool_limits(1, user_api="blas"),
+        blas_in_one_thread(),
         ThreadPoolExecutor(joblib.cpu_count(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool,
     ):
 
@@ -46,3 +46,15 @@ def side_by_side() -> Iterator[Each]:
             return list(tqdm(pool.map(function, tasks), desc=what, total=len(tasks), disable=None, leave=False))
 
         yield each
+
+
+@contextmanager
+def blas_in_one_thread() -> Iterator[None]:
+    """Let products of matrices be done by the thread that asks for them.
+
+    Small ones gain nothing from more, and lose much where other programs keep these waiting.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
