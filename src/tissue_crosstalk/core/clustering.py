@@ -7,13 +7,15 @@ work is done by one thread, pieces side by side: results are the same to the bit
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import special, stats
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.threads import Each, one_by_one, side_by_side
@@ -353,7 +355,59 @@ def _means(rows: Rows, weights: npt.NDArray[np.int64], labels: Labels) -> Rows:
     return np.asarray(members.T @ rows / members.sum(axis=0)[:, None])
 
 
-def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64]) -> float:
+def _contingency(one: Labels, other: Labels, counts: npt.NDArray[np.int64] | None) -> Rows:
+    """Return how many cells are in each cluster of both, (cluster of one, cluster of the other)."""
+    shape = int(one.max()) + 1, int(other.max()) + 1
+    table = np.bincount(one.astype(np.int64) * shape[1] + other, weights=counts, minlength=shape[0] * shape[1])
+    return table.astype(np.float64).reshape(shape)
+
+
+def adjusted_mutual_information(one: Labels, other: Labels) -> float:
+    """Return how much two clusterings say about each other: 1 if they are the same but for names, about 0 by chance.
+
+    Parameters
+    ----------
+    one, other
+        Cluster of each cell, (cell,).
+
+    Notes
+    -----
+    Of the mean of both entropies. The expectation is over hypergeometric counts, as far as 12 standard deviations from
+    their mean: there is nothing beyond. N. X. Vinh, J. Epps, J. Bailey, "Information theoretic measures for
+    clusterings comparison", J. Mach. Learn. Res. 11 (2010), 2837-2854.
+    """
+    table = _contingency(one, other, None)
+    of_one, of_other, n_cells = table.sum(axis=1), table.sum(axis=0), table.sum()
+
+    def information_of(cells: Rows, by_chance: Rows) -> float:
+        some = cells > 0
+        return float((cells[some] * np.log(cells[some] / by_chance[some])).sum() / n_cells)
+
+    entropies = [information_of(sizes, sizes * sizes / n_cells) for sizes in (of_one, of_other)]
+    if min(entropies) <= 0:  # all cells in one cluster
+        return float(max(entropies) <= 0)
+    information = information_of(table, np.outer(of_one, of_other) / n_cells)
+    expected = sum(
+        _expected_information(int(first), int(second), int(n_cells)) for first in of_one for second in of_other
+    )
+    smallest = np.finfo(np.float64).eps  # where clusterings are the same up to rounding
+    largest = np.mean(entropies) - expected
+    return float((information - expected) / np.copysign(max(abs(largest), smallest), largest))
+
+
+def _expected_information(one: int, other: int, n_cells: int) -> float:
+    """Return what a pair of clusters adds to the mutual information if they have cells in common by chance."""
+    if not one * other:
+        return 0.0
+    mean = one * other / n_cells
+    reach = 12 * math.sqrt(mean * (1 - one / n_cells) * (1 - other / n_cells)) + 40
+    lowest = max(0, one + other - n_cells, math.floor(mean - reach))
+    common = np.arange(lowest, min(one, other, math.ceil(mean + reach)) + 1)
+    chance = stats.hypergeom.pmf(common, n_cells, one, other)
+    return float(chance @ special.xlogy(common, common / mean) / chance.sum() / n_cells)
+
+
+def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64] | None = None) -> float:
     """Return how well two clusterings agree: 1 if they are the same but for names, about 0 by chance.
 
     Parameters
@@ -361,17 +415,13 @@ def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64
     one, other
         Cluster of each row, (row,).
     counts
-        How many cells have each row, (row,).
+        How many cells have each row, (row,); None: rows are cells.
 
     Notes
     -----
     L. Hubert, P. Arabie, "Comparing partitions", J. Classif. 2 (1985), 193-218.
     """
-    width = int(other.max()) + 1
-    table: npt.NDArray[Any] = np.bincount(
-        one.astype(np.int64) * width + other, weights=counts, minlength=(int(one.max()) + 1) * width
-    )
-    table = table.astype(np.float64).reshape(-1, width)
+    table = _contingency(one, other, counts)
 
     def pairs(sizes: npt.NDArray[np.float64]) -> float:
         return float((sizes * (sizes - 1)).sum() / 2)

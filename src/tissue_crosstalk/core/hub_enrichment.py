@@ -12,7 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from tissue_crosstalk.core.clustering import blocks_of_rows, kmeans_centers, nearest_center
+from tissue_crosstalk.core.clustering import (
+    adjusted_mutual_information,
+    adjusted_rand_index,
+    blocks_of_rows,
+    kmeans_centers,
+    nearest_center,
+)
 from tissue_crosstalk.core.errors import ParameterError, is_whole
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate, log2_ratio
@@ -257,26 +263,28 @@ def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float |
     result: dict[str, float | int | None] = {"cells": int(in_hub.sum()), "n_clusters": hubs.n_hubs}
     if hubs.n_hubs < 2:
         return result | dict.fromkeys(names)
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
-
-    niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
-    own, random = hubs.cluster[in_hub], _hubs_at_random(hubs, random_state)[in_hub]
-    values = [score(of, niches) for of in (own, random) for score in (adjusted_rand_score, adjusted_mutual_info_score)]
-    return result | dict(zip(names, map(float, values), strict=True))
+    # Random numbers are drawn by one thread, while others find the niches.
+    with blas_in_one_thread(), ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(_hubs_at_random, hubs, random_state)
+        niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
+        own, random = hubs.cluster[in_hub], drawing.result()[in_hub]
+    scores = adjusted_rand_index, adjusted_mutual_information
+    return result | dict(zip(names, (score(of, niches) for of in (own, random) for score in scores), strict=True))
 
 
 def _hubs_at_random(hubs: Hubs, random_state: int) -> npt.NDArray[np.int32]:
     """Return the hub of each cell, (cell,), if its strong neighbors were drawn from those at hand."""
     generator = np.random.default_rng(random_state)
-    at_hand = hubs.counts.at_hand.sum(axis=1, dtype=np.int64)
-    left, to_draw = at_hand.sum(axis=1), hubs.counts.strong.sum(axis=(1, 2), dtype=np.int64)
+    at_hand = hubs.counts.at_hand.sum(axis=1, dtype=np.uint16)
+    left, to_draw = at_hand.sum(axis=1, dtype=np.int64), hubs.counts.strong.sum(axis=(1, 2), dtype=np.int64)
     shares = np.zeros(at_hand.shape)
     total = np.maximum(to_draw, 1)
-    for label, of_type in enumerate(at_hand.T):
-        left = left - of_type
+    for label in range(at_hand.shape[1]):
+        of_type = at_hand[:, label].astype(np.int64)
+        left -= of_type
         drawn = generator.hypergeometric(of_type, left, to_draw)
         shares[:, label] = drawn / total
-        to_draw = to_draw - drawn
+        to_draw -= drawn
     return nearest_center(shares, hubs.centers)
 
 
@@ -297,9 +305,10 @@ def find_niches(counts: NeighborCounts, n_clusters: int, random_state: int = 42)
     numpy.ndarray
         int32 (cell,), 0 is the largest among the cells that were clustered: at most 50,000, drawn at random.
     """
-    at_hand = counts.at_hand.sum(axis=1, dtype=np.float64)
-    total = at_hand.sum(axis=1, keepdims=True)
-    shares = np.divide(at_hand, total, out=np.zeros_like(at_hand), where=total > 0)
+    shares = np.zeros((len(counts.receivers), counts.at_hand.shape[2]))
+    for own in blocks_of_rows(len(shares)):
+        at_hand = counts.at_hand[own].sum(axis=1, dtype=np.float64)
+        shares[own] = at_hand / np.maximum(at_hand.sum(axis=1, keepdims=True), 1)
     sample = shares
     if len(shares) > NICHE_CELLS:
         drawn = np.random.default_rng(random_state).choice(len(shares), NICHE_CELLS, replace=False)
