@@ -12,9 +12,12 @@ import numpy.typing as npt
 from scipy import sparse
 
 HELD_VALUES: Final = 150_000_000
-"""Values other than 0 of parts that are read from disk at once, at most (1 GiB); but a part is never read in pieces."""
+"""Values other than 0 that are held of what is read from disk, at most; but no part is read in pieces.
 
-_READ_AT_ONCE: Final = 5_000_000  # values
+They take 6 bytes each, of more than 65,535 genes 8: 0.9 GB.
+"""
+
+_READ_AT_ONCE: Final = 1_000_000  # values: few enough to be sorted into parts in the cache
 
 
 class StoredRows(Protocol):

@@ -101,6 +101,9 @@ def find_markers(
     Notes
     -----
     The tests take cells as independent, which neighbors in a tissue are not quite.
+
+    Memory: of expression on disk, all values other than 0 of as many types as have 150 million of them, or of one type
+    (:data:`~tissue_crosstalk.core.expression_rows.HELD_VALUES`); and in each thread those of one type, three times.
     """
     n_rows = expression.shape[0] if rows is None else len(rows)
     if n_rows != len(cells.names) or expression.shape[1] != len(genes) or len(set(genes)) < len(genes):
