@@ -170,9 +170,11 @@ def test_shards_make_no_difference(counting: str) -> None:
         np.testing.assert_array_equal(whole[name], parted[name])
 
 
-def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_threads_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
     whole = count_neighbors([shard_by_hand()], np.arange(3), 3, np.full(3, 0.5))
-    monkeypatch.setattr("tissue_crosstalk.core.strong_edges._BLOCK", 2)
+    monkeypatch.setattr("tissue_crosstalk.core.strong_edges._BLOCK", 1)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     in_blocks = count_neighbors([shard_by_hand()], np.arange(3), 3, np.full(3, 0.5))
     for name, array in vars(whole).items():
         np.testing.assert_array_equal(array, vars(in_blocks)[name], err_msg=name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -256,18 +258,21 @@ def count_neighbors(
     ResultError
         If there is no receiver.
     """
+    import joblib
+
     degrees = _in_degrees(shards, labels, n_types) if counting == "in_degree" else None
+    count = partial(_count, labels=labels, n_types=n_types, cell_thresholds=cell_thresholds, degrees=degrees)
     together: dict[str, npt.NDArray[Any]] = {}
     n_counted = 0
-    for block in (block for shard in shards for block in shard.blocks(_BLOCK)):
-        part = vars(_count(block, labels, n_types, cell_thresholds, degrees))
-        own = slice(n_counted, n_counted + len(block.receivers))
-        for name, array in part.items():
-            # Memory for all cells, which is taken when it is written to: blocks are not to be held beside the whole.
-            if name not in together:
-                together[name] = np.empty((len(labels), *array.shape[1:]), dtype=array.dtype)
-            together[name][own] = array
-        n_counted = own.stop
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for part in (part for shard in shards for part in pool.map(count, shard.blocks(_BLOCK))):
+            own = slice(n_counted, n_counted + len(part.receivers))
+            for name, array in vars(part).items():
+                # Memory for all cells, which is taken when it is written to: blocks are not held beside the whole.
+                if name not in together:
+                    together[name] = np.empty((len(labels), *array.shape[1:]), dtype=array.dtype)
+                together[name][own] = array
+            n_counted = own.stop
     if not together:
         raise ResultError("there is no attention of any cell to find hubs in. Run the extraction again.")
     return NeighborCounts(**{name: whole[:n_counted] for name, whole in together.items()})
