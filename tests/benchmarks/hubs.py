@@ -2,7 +2,7 @@
 
 30 neighbors, 8 heads, 15 types, from parquet shards of 20,000 cells. Each size runs in a process of its own, after the
 shards are written. The floor is the bytes of the shards over the rate at which they are read, and the arithmetic of
-KMeans and silhouettes over the rate of a matrix product in one thread for each core, both measured in the run. The
+the silhouettes' distances over the rate of a matrix product in one thread for each core, both measured in the run. The
 yardstick is the silhouette of all rows with scikit-learn, at the smallest size.
 """
 
@@ -19,8 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import h5py
 import joblib
 import numpy as np
+from anndata.io import sparse_dataset, write_elem
 from hub_attention import CELL_TYPES, open_attention, write_attention
 from scipy import sparse
 
@@ -32,24 +34,25 @@ from tissue_crosstalk.core.hubs import HubSettings
 from tissue_crosstalk.core.stored import Cells, StoredStrength
 from tissue_crosstalk.core.stored_hubs import find_stored_hubs
 from tissue_crosstalk.core.strong_edges import attention_thresholds, count_neighbors
+from tissue_crosstalk.core.threads import side_by_side
 
 T = TypeVar("T")
 N_GENES = 500
 
 
-def product_rate(n_types: int, n_columns: int) -> float:
-    """Operations per second of the silhouette's products, in one thread."""
+def product_rate(n_types: int) -> float:
+    """Operations per second of the silhouette's product that gives distances, in one thread."""
     from threadpoolctl import threadpool_limits
 
     generator = np.random.default_rng(0)
-    left, right = generator.random((256, n_types + 2)), generator.random((n_types + 2, 4096))
-    members = generator.random((4096, n_columns))
+    left, right = generator.random((256, n_types + 2)), generator.random((n_types + 2, 512))
+    distance = np.empty((256, 512))
     with threadpool_limits(1):
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < 1:
-            (left @ right) @ members
+            np.matmul(left, right, out=distance)
             count += 1
-        return 2 * 256 * 4096 * (n_types + 2 + n_columns) * count / (time.perf_counter() - start)
+        return 2 * 256 * 512 * (n_types + 2) * count / (time.perf_counter() - start)
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -62,9 +65,8 @@ def measure(folder: Path) -> dict[str, float]:
         seconds[step] = time.perf_counter() - start
         return result
 
-    n_columns = 1 + sum(k - 1 for k in CANDIDATE_CLUSTERS)
     threads = joblib.cpu_count()
-    rate = threads * product_rate(len(CELL_TYPES), n_columns)
+    rate = threads * product_rate(len(CELL_TYPES))
     data = open_attention(folder)
     cells = timed("cells", lambda: Cells.read(data["cells"]))
     arguments = data["flavored_attention"], data["nn_idxs"]
@@ -85,7 +87,7 @@ def measure(folder: Path) -> dict[str, float]:
             file.to_table()
     reading = time.perf_counter() - start
     n_rows = len(distinct.rows)
-    operations = 2 * n_rows**2 * (len(CELL_TYPES) + 2 + n_columns)
+    operations = 2 * n_rows**2 * (len(CELL_TYPES) + 2)
     floor = reading + operations / rate
     other: dict[str, float] = {}
     seconds, kept = other, seconds
@@ -97,6 +99,9 @@ def measure(folder: Path) -> dict[str, float]:
     genes = [f"gene {number}" for number in range(N_GENES)]
     expression = sparse.random(len(cells.names), N_GENES, density=0.1, format="csr", dtype=np.float32, random_state=0)
     timed("markers", lambda: find_markers(hubs, cells, expression, genes))
+    with h5py.File(folder / "expression.h5", "w") as file:
+        write_elem(file, "X", expression)
+        timed("markers on disk", lambda: find_markers(hubs, cells, sparse_dataset(file["X"]), genes))
     timed("contrasts", lambda: contrast_receivers(hubs, cells))
     timed("sections", lambda: share_by_section(hubs, cells))
     return {
@@ -121,7 +126,7 @@ def full_silhouettes(folder: Path) -> tuple[float, float]:
     distinct = DistinctRows.of(shares)
     first = np.unique(distinct.of_cell, return_index=True)[1]
     start = time.perf_counter()
-    with clustering._side_by_side() as each:
+    with side_by_side() as each:
         clustering.silhouettes(distinct, {k: cluster[first] for k, cluster in tried.items()}, 42, each)
     ours = time.perf_counter() - start
     start = time.perf_counter()

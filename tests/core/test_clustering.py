@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, silhouette_score
 
 from tissue_crosstalk.core import clustering
 from tissue_crosstalk.core.clustering import (
     CANDIDATE_CLUSTERS,
     KMEANS_STARTS,
     DistinctRows,
+    adjusted_mutual_information,
     adjusted_rand_index,
     cluster_rows,
     kmeans_centers,
@@ -306,6 +307,24 @@ def test_adjusted_rand_index_equals_scikit_learn() -> None:
         other = np.where(generator.random(30) < 0.5, one % n_other, generator.integers(0, n_other, 30)).astype(np.int32)
         expected = adjusted_rand_score(np.repeat(one, counts), np.repeat(other, counts))
         assert adjusted_rand_index(one, other, counts) == pytest.approx(expected, abs=1e-12)
+
+
+def test_adjusted_mutual_information_equals_scikit_learn() -> None:
+    """Of few cells and of many; of one cluster, and of the same clusters by other names."""
+    generator = np.random.default_rng(1)
+    for n_one, n_other, n_cells in ((3, 4, 30), (1, 3, 30), (1, 1, 30), (5, 2, 9), (6, 7, 20_000), (12, 1, 50)):
+        one = generator.integers(0, n_one, n_cells).astype(np.int32)
+        noise = generator.integers(0, n_other, n_cells)
+        other = np.where(generator.random(n_cells) < 0.3, one % n_other, noise).astype(np.int32)
+        expected = adjusted_mutual_info_score(one, other)
+        assert adjusted_mutual_information(one, other) == pytest.approx(expected, abs=1e-10)
+    assert adjusted_mutual_information(one, 11 - one) == pytest.approx(1)
+
+
+def test_adjusted_mutual_information_of_a_name_that_no_cell_has() -> None:
+    one, other = np.array([0, 0, 2, 2, 3], dtype=np.int32), np.array([1, 1, 1, 0, 0], dtype=np.int32)
+    expected = adjusted_mutual_info_score(one, other)
+    assert adjusted_mutual_information(one, other) == pytest.approx(expected, abs=1e-12)
 
 
 def test_adjusted_rand_index_of_a_million_cells_does_not_overflow() -> None:

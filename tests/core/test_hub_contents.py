@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from anndata.io import sparse_dataset, write_elem
 from hub_cases import TYPES, Case, hubs_by_hand, made_cells, random_case, with_strength
 from scipy import sparse, stats
 
@@ -260,6 +263,32 @@ def test_without_hubs_nothing_is_compared() -> None:
     assert len(markers_of(hubs, case.cells, np.ones((40, 2)))) == 0
     assert len(contrast_receivers(hubs, case.cells, min_cells=1)) == 0
     assert share_hubs(hubs, case.cells)["hub"].unique().tolist() == [ISOLATED]
+
+
+@pytest.mark.parametrize("held", [1, 10**9])
+def test_markers_of_expression_on_disk(tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A type at a time, or all types at once; rows in another order than the cells."""
+    monkeypatch.setattr("tissue_crosstalk.core.expression_rows.HELD_VALUES", held)
+    hubs, cells, expression = marker_case(15)
+    rows = np.random.default_rng(16).permutation(120)
+    stored = np.zeros_like(expression)
+    stored[rows] = expression
+    with h5py.File(tmp_path / "expression.h5", "w") as file:
+        write_elem(file, "X", sparse.csr_matrix(stored))
+        on_disk = find_markers(hubs, cells, sparse_dataset(file["X"]), GENES, rows=rows, min_cells=2)
+    pd.testing.assert_frame_equal(on_disk, markers_of(hubs, cells, expression), check_exact=True)
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    hubs, cells, expression = marker_case(17)
+    case = random_case(18)
+    tables = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr("joblib.cpu_count", lambda count=count: count)
+        tables.append((markers_of(hubs, cells, expression), contrast_receivers(case.hubs(), case.cells)))
+    for others in tables[1:]:
+        for one, other in zip(tables[0], others, strict=True):
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 @pytest.mark.slow

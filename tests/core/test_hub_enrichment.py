@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from hub_cases import TYPES, Case, hubs_by_hand, made_cells, random_case, with_strength
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.hub_enrichment import compare_with_niches, enrich_hubs, find_niches
+from tissue_crosstalk.core.hub_enrichment import _row_numbers, compare_with_niches, enrich_hubs, find_niches
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.strong_edges import StrengthShard
 
@@ -283,6 +285,24 @@ def test_without_hubs_the_table_is_empty(held_out: bool) -> None:
     table = enriched(case, hubs, held_out=held_out)
     assert list(table.columns) == COLUMNS
     assert len(table) == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 2**16 - 1), min_size=9, max_size=9), min_size=1, max_size=12))
+def test_numbers_of_rows_are_in_their_order(rows: list[list[int]]) -> None:
+    """Nine columns of 16 bits are more than a number holds."""
+    values = np.array(rows + rows[:1], dtype=np.uint16)
+    _, expected = np.unique(values, axis=0, return_inverse=True)
+    _, found = np.unique(_row_numbers(values), return_inverse=True)
+    np.testing.assert_array_equal(found, expected.reshape(-1))
+
+
+def test_blocks_of_cells_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(5)
+    hubs = case.hubs()
+    tables = [enriched(case, hubs)]
+    monkeypatch.setattr("tissue_crosstalk.core.clustering._BLOCK", 7)
+    tables.append(enriched(case, hubs))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-12)
 
 
 # --- p and q

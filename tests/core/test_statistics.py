@@ -218,6 +218,41 @@ def test_nothing_given_is_changed() -> None:
     np.testing.assert_array_equal(strata, before[2])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("n_groups", [3, 40])
+def test_values_of_any_size_and_sign(kind: type, n_groups: int) -> None:
+    """Of all exponents of single precision, where value and group do not fit 32 bits; double where it takes more."""
+    generator = np.random.default_rng(50)
+    values = (generator.choice([-1, 1], 200) * 2.0 ** generator.uniform(-140, 125, 200)).astype(kind)[:, None]
+    values[generator.random(200) < 0.3] = values[0]
+    values[generator.random(200) < 0.2] = 0
+    groups = generator.integers(0, n_groups, 200)
+    tests = rank_sum_tests(values, groups, np.zeros(200, dtype=int), n_groups)
+    for group in range(n_groups):
+        column, own = values[:, 0].astype(np.float64), groups == group
+        inside, outside = column[own], column[~own]
+        expected = stats.mannwhitneyu(inside, outside, method="asymptotic")
+        auc = expected.statistic / (len(inside) * len(outside))
+        assert tests.roc_auc[group, 0] == pytest.approx(auc, rel=1e-12)
+        assert tests.p_value[group, 0] == pytest.approx(expected.pvalue, rel=1e-9)
+
+
+def test_values_that_differ_in_double_precision_only() -> None:
+    values = 1 + np.arange(4)[:, None] * 1e-12
+    tests = rank_sum_tests(values, np.array([1, 0, 1, 0]), np.zeros(4, dtype=int), 2)
+    np.testing.assert_array_equal(tests.roc_auc, [[3 / 4], [1 / 4]])
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "explicit zeros"])
+def test_means_of_transformed_values(kind: str) -> None:
+    values, groups, strata = random_values(51, 60), np.arange(60) % 4 - 1, np.arange(60) // 25
+    tests = rank_sum_tests(stored_as(values, kind), groups, strata, 3, np.expm1)
+    for group in range(3):
+        for found, own in ((tests.transformed_inside, groups == group), (tests.transformed_outside, groups != group)):
+            np.testing.assert_allclose(found[group], np.expm1(values[own]).mean(axis=0), rtol=1e-12)
+    assert rank_sum_tests(values, groups, strata, 3).transformed_inside.shape == (3, 0)
+
+
 # --- Several strata
 
 

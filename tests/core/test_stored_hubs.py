@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
+from anndata.io import sparse_dataset, write_elem
 from naive import Stored, random_model, stored_attention
 from test_stored import BACK, N_NEIGHBORS, NEIGHBORS, TISSUE
 
@@ -65,6 +70,19 @@ def test_markers_are_of_the_prepared_tissue(kept: Stored) -> None:
     assert len(table) > 0
     with pytest.raises(ResultError, match="the results are of another tissue"):
         find_stored_markers(hubs, cells, to_anndata(TISSUE, NEIGHBORS)[:30], min_cells=1)
+
+
+def test_markers_of_a_tissue_on_disk(kept: Stored, tmp_path: Path) -> None:
+    """Its expression is not read into memory as a whole."""
+    cells = Cells.read(kept.cells)
+    hubs = find_stored_hubs(kept.flavored, kept.nn_idxs, kept.nn_dists, cells, "vanilla", SETTINGS)
+    adata = to_anndata(TISSUE, NEIGHBORS)
+    expected = find_stored_markers(hubs, cells, adata, min_cells=1)
+    with h5py.File(tmp_path / "expression.h5", "w") as file:
+        write_elem(file, "X", adata.X)
+        on_disk = AnnData(sparse_dataset(file["X"]), obs=adata.obs, var=adata.var)
+        table = find_stored_markers(hubs, cells, on_disk, min_cells=1)
+    pd.testing.assert_frame_equal(table, expected, check_exact=True)
 
 
 def test_conditions_of_the_sections(kept: Stored) -> None:

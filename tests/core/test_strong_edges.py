@@ -64,6 +64,20 @@ def test_thresholds_between_values_that_share_their_upper_bits() -> None:
     assert found[0] == np.quantile(values.astype(np.float64), 0.9)
 
 
+def test_thresholds_of_many_groups_equal_those_of_numpy_to_the_bit() -> None:
+    """More than are counted by many bits at once; some are empty, or have nothing positive."""
+    generator = np.random.default_rng(3)
+    strength = generator.exponential(0.1, (2000, 4)).astype(np.float32)
+    strength[generator.random(strength.shape) < 0.2] = 0
+    strength[:20, 0] = -1
+    groups = generator.integers(0, 400, 2000)
+    strength[groups == 7] = -0.0
+    found = thresholds_of(strength, groups, 401, 0.9, n_shards=3)
+    for group in range(401):
+        own = strength[groups == group].astype(np.float64)
+        assert found[group] == (np.quantile(own[own > 0], 0.9) if (own > 0).any() else 0.0)
+
+
 # --- Groups of receivers
 
 
@@ -154,6 +168,16 @@ def test_shards_make_no_difference(counting: str) -> None:
     whole, parted = counted(1), counted(5)
     for name in whole:
         np.testing.assert_array_equal(whole[name], parted[name])
+
+
+def test_blocks_and_threads_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    whole = count_neighbors([shard_by_hand()], np.arange(3), 3, np.full(3, 0.5))
+    monkeypatch.setattr("tissue_crosstalk.core.strong_edges._BLOCK", 1)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    in_blocks = count_neighbors([shard_by_hand()], np.arange(3), 3, np.full(3, 0.5))
+    for name, array in vars(whole).items():
+        np.testing.assert_array_equal(array, vars(in_blocks)[name], err_msg=name)
 
 
 def test_more_neighbors_than_a_byte_holds() -> None:

@@ -7,18 +7,18 @@ work is done by one thread, pieces side by side: results are the same to the bit
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
+from scipy import special, stats
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.threads import Each, one_by_one, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +40,14 @@ RESAMPLED_CELLS: Final = 50_000
 N_CLUSTERS, VARIED, REPLICATE, ADJUSTED_RAND = "n_hubs", "varied", "replicate", "adjusted_rand"
 SEED, CELLS = "seed", "cells"
 
-_TILE: Final = (512, 1024)  # distances held at once by each thread: 4 MiB, of which caches hold most
+_TILE: Final = (256, 512)  # distances held at once by each thread: 1 MiB, which caches hold
+_BLOCK: Final = 4096
 _NEAR: Final = 1e-8  # squared; below, the shortcut for distances loses digits to cancellation
 _TIE: Final = 1e-12
 _GAIN: Final = 1e-12  # of the inertia per cell, below which a move is rounding
 ChosenBy = Literal["silhouette", "stability", "given"]
 Rows = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +169,7 @@ def cluster_rows(
         logger.warning("only %d distinct compositions of strong neighbors: all cells are one hub.", n_rows)
         numbers = [1]
 
-    with _side_by_side() as each:
+    with side_by_side() as each:
         tried, over_seeds = _best_starts(distinct, numbers, random_state, each)
         silhouette = silhouettes(distinct, {k: tried[k] for k in numbers if 2 <= k <= n_rows - 1}, random_state, each)
         over_cells = _over_resamples(distinct, tried, random_state, n_resamples, each)
@@ -208,7 +207,7 @@ def kmeans_centers(values: Rows, n_clusters: int, random_state: int) -> Rows:
     """
     distinct = DistinctRows.of(values)
     number = min(n_clusters, len(distinct.rows))
-    with _side_by_side() as each:
+    with side_by_side() as each:
         best, _ = _best_starts(distinct, [number], random_state, each)
     return _means(distinct.rows, distinct.counts, best[number])
 
@@ -272,7 +271,7 @@ def _move_rows(rows: Rows, weights: npt.NDArray[np.float64], labels: Labels) -> 
 
 
 def _best_starts(
-    distinct: DistinctRows, numbers: Sequence[int], random_state: int, each: _Each
+    distinct: DistinctRows, numbers: Sequence[int], random_state: int, each: Each
 ) -> tuple[dict[int, Labels], pd.DataFrame]:
     """Return the best of some starts by number of clusters, labels numbered by size, and how the others agree."""
     tasks = [(k, seed) for k in numbers for seed in _seeds(KMEANS_STARTS, random_state, k)]
@@ -292,7 +291,7 @@ def _best_starts(
 
 
 def _over_resamples(
-    distinct: DistinctRows, tried: Mapping[int, Labels], random_state: int, n_resamples: int, each: _Each
+    distinct: DistinctRows, tried: Mapping[int, Labels], random_state: int, n_resamples: int, each: Each
 ) -> pd.DataFrame:
     """Return how clusters of resampled cells agree with those of all cells."""
     n_cells = int(distinct.counts.sum())
@@ -327,8 +326,18 @@ def _seeds(count: int, *entropy: int) -> list[int]:
 
 def nearest_center(rows: Rows, centers: Rows) -> Labels:
     """Return the nearest of `centers` (cluster, type) for each of `rows` (row, type), the first on ties."""
-    squared = (centers**2).sum(axis=1) - 2 * rows @ centers.T  # but for a constant of each row
-    return np.asarray(squared.argmin(axis=1), dtype=np.int32)
+    nearest = np.empty(len(rows), dtype=np.int32)
+    squares = (centers**2).sum(axis=1)
+    for own in blocks_of_rows(len(rows)):
+        squared = squares - 2 * rows[own] @ centers.T  # but for a constant of each row
+        nearest[own] = squared.argmin(axis=1)
+    return nearest
+
+
+def blocks_of_rows(n_rows: int) -> Iterator[slice]:
+    """Yield rows a block at a time, so that what is made of them stays in the cache."""
+    for start in range(0, n_rows, _BLOCK):
+        yield slice(start, min(start + _BLOCK, n_rows))
 
 
 def _by_size(cluster: Labels, counts: npt.NDArray[np.int64]) -> Labels:
@@ -346,7 +355,59 @@ def _means(rows: Rows, weights: npt.NDArray[np.int64], labels: Labels) -> Rows:
     return np.asarray(members.T @ rows / members.sum(axis=0)[:, None])
 
 
-def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64]) -> float:
+def _contingency(one: Labels, other: Labels, counts: npt.NDArray[np.int64] | None) -> Rows:
+    """Return how many cells are in each cluster of both, (cluster of one, cluster of the other)."""
+    shape = int(one.max()) + 1, int(other.max()) + 1
+    table = np.bincount(one.astype(np.int64) * shape[1] + other, weights=counts, minlength=shape[0] * shape[1])
+    return table.astype(np.float64).reshape(shape)
+
+
+def adjusted_mutual_information(one: Labels, other: Labels) -> float:
+    """Return how much two clusterings say about each other: 1 if they are the same but for names, about 0 by chance.
+
+    Parameters
+    ----------
+    one, other
+        Cluster of each cell, (cell,).
+
+    Notes
+    -----
+    Of the mean of both entropies. The expectation is over hypergeometric counts, as far as 12 standard deviations from
+    their mean: there is nothing beyond. N. X. Vinh, J. Epps, J. Bailey, "Information theoretic measures for
+    clusterings comparison", J. Mach. Learn. Res. 11 (2010), 2837-2854.
+    """
+    table = _contingency(one, other, None)
+    of_one, of_other, n_cells = table.sum(axis=1), table.sum(axis=0), table.sum()
+
+    def information_of(cells: Rows, by_chance: Rows) -> float:
+        some = cells > 0
+        return float((cells[some] * np.log(cells[some] / by_chance[some])).sum() / n_cells)
+
+    entropies = [information_of(sizes, sizes * sizes / n_cells) for sizes in (of_one, of_other)]
+    if min(entropies) <= 0:  # all cells in one cluster
+        return float(max(entropies) <= 0)
+    information = information_of(table, np.outer(of_one, of_other) / n_cells)
+    expected = sum(
+        _expected_information(int(first), int(second), int(n_cells)) for first in of_one for second in of_other
+    )
+    smallest = np.finfo(np.float64).eps  # where clusterings are the same up to rounding
+    largest = np.mean(entropies) - expected
+    return float((information - expected) / np.copysign(max(abs(largest), smallest), largest))
+
+
+def _expected_information(one: int, other: int, n_cells: int) -> float:
+    """Return what a pair of clusters adds to the mutual information if they have cells in common by chance."""
+    if not one * other:
+        return 0.0
+    mean = one * other / n_cells
+    reach = 12 * math.sqrt(mean * (1 - one / n_cells) * (1 - other / n_cells)) + 40
+    lowest = max(0, one + other - n_cells, math.floor(mean - reach))
+    common = np.arange(lowest, min(one, other, math.ceil(mean + reach)) + 1)
+    chance = stats.hypergeom.pmf(common, n_cells, one, other)
+    return float(chance @ special.xlogy(common, common / mean) / chance.sum() / n_cells)
+
+
+def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64] | None = None) -> float:
     """Return how well two clusterings agree: 1 if they are the same but for names, about 0 by chance.
 
     Parameters
@@ -354,17 +415,13 @@ def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64
     one, other
         Cluster of each row, (row,).
     counts
-        How many cells have each row, (row,).
+        How many cells have each row, (row,); None: rows are cells.
 
     Notes
     -----
     L. Hubert, P. Arabie, "Comparing partitions", J. Classif. 2 (1985), 193-218.
     """
-    width = int(other.max()) + 1
-    table: npt.NDArray[Any] = np.bincount(
-        one.astype(np.int64) * width + other, weights=counts, minlength=(int(one.max()) + 1) * width
-    )
-    table = table.astype(np.float64).reshape(-1, width)
+    table = _contingency(one, other, counts)
 
     def pairs(sizes: npt.NDArray[np.float64]) -> float:
         return float((sizes * (sizes - 1)).sum() / 2)
@@ -380,12 +437,12 @@ def adjusted_rand_index(one: Labels, other: Labels, counts: npt.NDArray[np.int64
 
 
 def silhouettes(
-    distinct: DistinctRows, clusters: Mapping[int, Labels], random_state: int = 0, each: _Each | None = None
+    distinct: DistinctRows, clusters: Mapping[int, Labels], random_state: int = 0, each: Each | None = None
 ) -> dict[int, float]:
     """Return the mean silhouette over all cells of several clusterings.
 
     Exact: equal to the score over all cells, from distances between distinct rows only, each computed once for all
-    clusterings, in tiles of 4 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
+    clusterings, in tiles of 1 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
     each still against all others.
 
     Parameters
@@ -417,40 +474,60 @@ def silhouettes(
             n_rows, n_drawn, int(counts.sum()),
         )  # fmt: skip
         averaged = np.random.default_rng(_seeds(1, random_state, 0, 2)).multinomial(n_drawn, counts / counts.sum())
-    sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in clusters.values()]
-    # (row, 1 + clusters of all clusterings but the largest of each): one product sums distances to all of them; what
-    # is not to the others is to the largest.
-    one_hot = [np.eye(len(size))[labels] for size, labels in zip(sizes, clusters.values(), strict=True)]
-    members = np.hstack([np.ones((n_rows, 1)), *(columns[:, 1:] for columns in one_hot)])
+    order = _alike_together(clusters)
+    rows, counts, averaged = rows[order], counts[order], averaged[order]
+    labels_of = [labels[order] for labels in clusters.values()]
+    sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in labels_of]
+    # (row, clusters of all clusterings): one product sums distances to all of them.
+    members = np.hstack([np.eye(len(size))[labels] for size, labels in zip(sizes, labels_of, strict=True)])
     members *= counts[:, None]
-    ends = np.cumsum([1, *(len(size) - 1 for size in sizes)])[:-1]
+    ends = np.cumsum([len(size) for size in sizes])[:-1]
     squares = (rows**2).sum(axis=1)
     extended = np.column_stack([rows, np.ones(n_rows), squares]).T
+    tiles = [slice(start, min(start + _TILE[1], n_rows)) for start in range(0, n_rows, _TILE[1])]
+    # Of rows that are alike most clusters have none or all, and no column needs to be summed twice.
+    different = [_distinct_columns(members[tile]) for tile in tiles]
 
     def block(own: npt.NDArray[np.intp]) -> list[float]:
         left = np.column_stack([-2 * rows[own], squares[own], np.ones(len(own))])
         sums = np.zeros((len(own), members.shape[1]))
         memory = np.empty(len(own) * _TILE[1])
-        for start in range(0, n_rows, _TILE[1]):
-            others = slice(start, min(start + _TILE[1], n_rows))
-            distance = memory[: len(own) * (others.stop - start)].reshape(len(own), -1)
+        for others, (columns, of_cluster) in zip(tiles, different, strict=True):
+            distance = memory[: len(own) * (others.stop - others.start)].reshape(len(own), -1)
             np.matmul(left, extended[:, others], out=distance)
             if distance.min() < _NEAR:
                 cdist(rows[own], rows[others], out=distance)  # slower; the same rows are at exactly 0 then
             else:
                 np.sqrt(distance, out=distance)
-            sums += distance @ members[others]
-        total, *by_clustering = np.split(sums, ends, axis=1)
+            sums += np.take(distance @ columns, of_cluster, axis=1)
         values = [
-            _of_rows(np.hstack([total - known.sum(axis=1, keepdims=True), known]), labels[own], size)
-            for known, labels, size in zip(by_clustering, clusters.values(), sizes, strict=True)
+            _of_rows(known, labels[own], size)
+            for known, labels, size in zip(np.split(sums, ends, axis=1), labels_of, sizes, strict=True)
         ]
         return [float(value @ averaged[own]) for value in values]
 
     wanted = np.flatnonzero(averaged)
     blocks = [wanted[start : start + _TILE[0]] for start in range(0, len(wanted), _TILE[0])]
-    totals = np.array((each or _one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
+    totals = np.array((each or one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
     return dict(zip(clusters, totals.tolist(), strict=True))
+
+
+def _alike_together(clusters: Mapping[int, Labels]) -> npt.NDArray[np.intp]:
+    """Return an order of the rows, (row,), in which those of the same cluster in all clusterings are together.
+
+    Large groups of such rows come first: there are whole tiles of them.
+    """
+    group = pd.DataFrame(dict(clusters)).groupby(list(clusters), sort=True).ngroup().to_numpy()
+    size = np.bincount(group)[group]
+    return np.lexsort((group, -np.where(size >= _TILE[1] // 8, size, 0)))
+
+
+def _distinct_columns(matrix: Rows) -> tuple[Rows, npt.NDArray[np.intp]]:
+    """Return the columns of a matrix without repetitions, and which of them each column is, (column,)."""
+    places: dict[bytes, int] = {}
+    of_column = np.array([places.setdefault(column.tobytes(), len(places)) for column in matrix.T])
+    first = np.unique(of_column, return_index=True)[1]
+    return np.ascontiguousarray(matrix[:, first]), of_column
 
 
 def _of_rows(
@@ -467,36 +544,3 @@ def _of_rows(
     np.divide(nearest - within, largest, out=value, where=largest > 0)
     value[sizes[own] == 1] = 0.0  # a cluster of one cell has no silhouette
     return value
-
-
-# --- Threads
-
-
-class _Each(Protocol):
-    """Runs a function on each of some pieces of work, and returns what it returns in their order."""
-
-    def __call__(self, function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]: ...
-
-
-def _one_by_one(function: Callable[[_T], _R], tasks: Sequence[_T], _what: str) -> list[_R]:
-    return [function(task) for task in tasks]
-
-
-@contextmanager
-def _side_by_side() -> Iterator[_Each]:
-    """Give a function that runs pieces of work in all threads there are, each piece in one."""
-    import joblib
-    import sklearn.cluster  # noqa: F401 - its threads can be limited once they are loaded
-    from threadpoolctl import threadpool_limits
-
-    # The libraries' own threads would add up in an order of their own: results would differ in the last digit. OpenMP
-    # keeps its limit per thread, BLAS has one for all.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(joblib.cpu_count(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool,
-    ):
-
-        def each(function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]:
-            return list(tqdm(pool.map(function, tasks), desc=what, total=len(tasks), disable=None, leave=False))
-
-        yield each

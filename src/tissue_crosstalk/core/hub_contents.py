@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse, stats
-from tqdm import tqdm
+from scipy import stats
 
 from tissue_crosstalk.core.errors import ParameterError, TissueError, is_whole, listing
+from tissue_crosstalk.core.expression_rows import Expression, ReadRows, parts_of_rows
 from tissue_crosstalk.core.hubs import Hubs
 from tissue_crosstalk.core.statistics import RankSums, categorical, false_discovery_rate, rank_sum_tests
 from tissue_crosstalk.core.stored import Cells
+from tissue_crosstalk.core.threads import side_by_side
 
 MOST_ARRANGEMENTS: Final = 99_999
 """Orders of the sections up to which all are tried (those of eight are); of more, as many at random."""
@@ -59,7 +61,7 @@ def share_hubs(hubs: Hubs, cells: Cells) -> pd.DataFrame:
 def find_markers(
     hubs: Hubs,
     cells: Cells,
-    expression: sparse.csr_matrix,
+    expression: Expression,
     genes: Sequence[str],
     *,
     rows: npt.NDArray[np.integer] | None = None,
@@ -72,7 +74,7 @@ def find_markers(
     hubs, cells
         The hubs, and the cells of the tissue.
     expression
-        Log-normalised, (row, gene).
+        Log-normalised, (row, gene); in memory, or on disk, from where contiguous rows are read.
     genes
         Their names.
     rows
@@ -99,6 +101,9 @@ def find_markers(
     Notes
     -----
     The tests take cells as independent, which neighbors in a tissue are not quite.
+
+    Memory: of expression on disk, all values other than 0 of as many types as have 150 million of them, or of one type
+    (:data:`~tissue_crosstalk.core.expression_rows.HELD_VALUES`); and in each thread those of one type, three times.
     """
     n_rows = expression.shape[0] if rows is None else len(rows)
     if n_rows != len(cells.names) or expression.shape[1] != len(genes) or len(set(genes)) < len(genes):
@@ -109,16 +114,18 @@ def find_markers(
         )
     own_rows = hubs.counts.receivers if rows is None else rows[hubs.counts.receivers]
 
-    def columns(tests: RankSums, part: sparse.csr_matrix, cluster: npt.NDArray[np.int32]) -> dict[str, _PerHub]:
+    def columns(tests: RankSums) -> dict[str, _PerHub]:
+        means = tests.transformed_inside + _FINITE, tests.transformed_outside + _FINITE
         return {
             "expressing_inside": tests.positive_inside,
             "expressing_outside": tests.positive_outside,
-            "log2_fold_change": _log2_fold_change(part, cluster, hubs.n_hubs),
+            "log2_fold_change": np.log2(means[0] / means[1]),
         }
 
-    return _test_by_type(
-        hubs, cells, lambda own: sparse.csr_matrix(expression[own_rows[own]]), "gene", genes, min_cells, columns
-    )
+    def read(parts: Sequence[npt.NDArray[np.intp]]) -> Iterator[list[ReadRows]]:
+        return parts_of_rows(expression, [own_rows[own] for own in parts])
+
+    return _test_by_type(hubs, cells, read, "gene", genes, min_cells, columns, transform=np.expm1)
 
 
 def contrast_receivers(hubs: Hubs, cells: Cells, *, min_cells: int = 10) -> pd.DataFrame:
@@ -141,23 +148,29 @@ def contrast_receivers(hubs: Hubs, cells: Cells, *, min_cells: int = 10) -> pd.D
         are left out.
     """
     counts = hubs.counts
-    at_hand = counts.at_hand.sum(axis=1, dtype=np.float64)
-    n_at_hand = at_hand.sum(axis=1)
-    features = {
-        "strong neighbors": counts.strong.sum(axis=(1, 2), dtype=np.float64),
-        "neighbors at hand": n_at_hand,
-        "strongest attention": counts.strongest.astype(np.float64),
-        "distance to the nearest neighbor": counts.nearest.astype(np.float64),
-        "mean distance to neighbors": counts.mean_distance.astype(np.float64),
-    }
-    shares = at_hand / np.maximum(n_at_hand, 1)[:, None]
-    features |= {f"share of {name} at hand": shares[:, label] for label, name in enumerate(cells.cell_types)}
+    n_at_hand = counts.at_hand.sum(axis=(1, 2), dtype=np.int64)
     compared = n_at_hand > 0
-    known = {name: values for name, values in features.items() if np.isfinite(values[compared]).all()}
-    values = sparse.csr_matrix(np.stack(list(known.values()), axis=1))
-    return _test_by_type(
-        hubs, cells, lambda own: values[own], "feature", list(known), min_cells, lambda *_: {}, compared=compared
-    )
+    names = ["strong neighbors", "neighbors at hand", "strongest attention"]
+    distances = {
+        "distance to the nearest neighbor": counts.nearest,
+        "mean distance to neighbors": counts.mean_distance,
+    }
+    known = {name: values for name, values in distances.items() if np.isfinite(values[compared]).all()}
+    names += [*known, *(f"share of {name} at hand" for name in cells.cell_types)]
+
+    def features(own: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return the features of some cells, (cell, feature)."""
+        total = n_at_hand[own]
+        strong = counts.strong[own].sum(axis=(1, 2), dtype=np.int64)
+        shares = counts.at_hand[own].sum(axis=1, dtype=np.int64) / total[:, None]
+        return np.column_stack(
+            [strong, total, counts.strongest[own], *(values[own] for values in known.values()), shares]
+        ).astype(np.float64)
+
+    def read(parts: Sequence[npt.NDArray[np.intp]]) -> Iterator[list[ReadRows]]:
+        yield [partial(features, own) for own in parts]
+
+    return _test_by_type(hubs, cells, read, "feature", names, min_cells, lambda _: {}, compared=compared)
 
 
 _PerHub = npt.NDArray[np.float64]  # (hub, feature)
@@ -166,58 +179,58 @@ _PerHub = npt.NDArray[np.float64]  # (hub, feature)
 def _test_by_type(
     hubs: Hubs,
     cells: Cells,
-    values_of: Callable[[npt.NDArray[np.intp]], sparse.csr_matrix],
+    read: Callable[[Sequence[npt.NDArray[np.intp]]], Iterable[Sequence[ReadRows]]],
     what: str,
     names: Sequence[str],
     min_cells: int,
-    columns: Callable[[RankSums, sparse.csr_matrix, npt.NDArray[np.int32]], dict[str, _PerHub]],
+    columns: Callable[[RankSums], dict[str, _PerHub]],
+    *,
     compared: npt.NDArray[np.bool_] | None = None,
+    transform: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
 ) -> pd.DataFrame:
-    """Test the cells of each hub against the others of their type.
+    """Test the cells of each hub against the others of their type, types side by side.
 
-    `values_of` returns the values of some cells of `hubs`, (cell, feature); `compared` says which count, (cell,).
+    `read` makes values of lists of cells of `hubs` available some at a time, as functions that return those of a list,
+    (cell, feature); `compared` says which cells count, (cell,).
     """
     if not (is_whole(min_cells) and min_cells >= 1):
         raise ParameterError(f"min_cells must be 1 or more (a whole number). Got {min_cells!r} instead.")
     receivers = hubs.counts.receivers
     labels, sections = cells.labels[receivers], cells.sections[receivers]
-    tables = []
-    for label in tqdm(np.unique(labels), desc=f"{what}s of hubs", disable=None, leave=False):
-        own = np.flatnonzero((labels == label) if compared is None else (labels == label) & compared)
-        part, cluster = values_of(own), hubs.cluster[own]
-        tests = rank_sum_tests(part, cluster, sections[own], hubs.n_hubs)
+    types = np.unique(labels).tolist()
+    cells_of = [
+        np.flatnonzero((labels == label) if compared is None else (labels == label) & compared) for label in types
+    ]
+
+    def test(task: tuple[int, npt.NDArray[np.intp], ReadRows]) -> pd.DataFrame:
+        label, own, values = task
+        tests = rank_sum_tests(values(), hubs.cluster[own], sections[own], hubs.n_hubs, transform)
         enough = np.minimum(tests.cells_inside, tests.cells_outside) >= min_cells
         kept = np.flatnonzero(enough & np.isfinite(tests.p_value).all(axis=1))
         per_hub = {name: getattr(tests, name) for name in ("mean_inside", "mean_outside")}
-        per_hub |= columns(tests, part, cluster)
+        per_hub |= columns(tests)
         per_hub |= {name: getattr(tests, name) for name in ("roc_auc", "z_score", "p_value")}
         n_features = len(names)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "hub": np.repeat(kept, n_features).astype(np.int32),
-                    "cell_type": categorical(np.full(len(kept) * n_features, label), cells.cell_types),
-                    what: categorical(np.tile(np.arange(n_features), len(kept)), names),
-                    "cells_inside": np.repeat(tests.cells_inside[kept], n_features),
-                    "cells_outside": np.repeat(tests.cells_outside[kept], n_features),
-                }
-                | {name: array[kept].reshape(-1) for name, array in per_hub.items()}
-            )
+        return pd.DataFrame(
+            {
+                "hub": np.repeat(kept, n_features).astype(np.int32),
+                "cell_type": categorical(np.full(len(kept) * n_features, label), cells.cell_types),
+                what: categorical(np.tile(np.arange(n_features), len(kept)), names),
+                "cells_inside": np.repeat(tests.cells_inside[kept], n_features),
+                "cells_outside": np.repeat(tests.cells_outside[kept], n_features),
+            }
+            | {name: array[kept].reshape(-1) for name, array in per_hub.items()}
         )
+
+    tables: list[pd.DataFrame] = []
+    with side_by_side() as each:
+        for at_once in read(cells_of):
+            some = slice(len(tables), len(tables) + len(at_once))
+            tasks = list(zip(types[some], cells_of[some], at_once, strict=True))
+            tables += each(test, tasks, f"{what}s of hubs")
     table = pd.concat(tables, ignore_index=True)
     table["q_value"] = false_discovery_rate(table["p_value"].to_numpy())
     return table
-
-
-def _log2_fold_change(logarithms: sparse.csr_matrix, cluster: npt.NDArray[np.int32], n_hubs: int) -> _PerHub:
-    """Return the log2 ratio of mean expression inside and outside, (hub, gene)."""
-    linear = logarithms.copy()
-    linear.data = np.expm1(linear.data.astype(np.float64))
-    members = sparse.csr_matrix((cluster == np.arange(n_hubs)[:, None]).astype(np.float64))  # (hub, cell)
-    inside, size = (members @ linear).toarray(), np.asarray(members.sum(axis=1))
-    outside = np.maximum(np.asarray(linear.sum(axis=0)) - inside, 0)
-    means = inside / np.maximum(size, 1), outside / np.maximum(len(cluster) - size, 1)
-    return np.asarray(np.log2((means[0] + _FINITE) / (means[1] + _FINITE)))
 
 
 # --- Sections and conditions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -11,11 +12,18 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from tissue_crosstalk.core.clustering import DistinctRows, kmeans_centers, nearest_center
+from tissue_crosstalk.core.clustering import (
+    adjusted_mutual_information,
+    adjusted_rand_index,
+    blocks_of_rows,
+    kmeans_centers,
+    nearest_center,
+)
 from tissue_crosstalk.core.errors import ParameterError, is_whole
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate, log2_ratio
 from tissue_crosstalk.core.strong_edges import NeighborCounts
+from tissue_crosstalk.core.threads import blas_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +34,8 @@ NICHE_CELLS: Final = 50_000
 """Cells of which the niches are found, at most; the others go to the nearest."""
 
 _TABLE_ENTRIES: Final = 20_000_000  # of permuted tables held at once
+_PerHub = npt.NDArray[np.float64]  # (hub, type)
+_Stratum = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
 
 def enrich_hubs(
@@ -80,25 +90,27 @@ def enrich_hubs(
     if not (is_whole(n_permutations) and n_permutations >= 1):
         raise ParameterError(f"n_permutations must be 1 or more (a whole number). Got {n_permutations!r} instead.")
     counts, cluster = hubs.counts, hubs.cluster
-    strong, at_hand = counts.strong.sum(axis=1, dtype=np.int64), counts.at_hand.sum(axis=1, dtype=np.int64)
-    if held_out:
-        cluster = _hubs_of_one_half(hubs)
-        strong, at_hand = counts.strong[:, 1].astype(np.int64), counts.at_hand[:, 1].astype(np.int64)
-    used = cluster != ISOLATED
-    if hubs.n_hubs and not strong[used].any():
-        logger.warning("no strong neighbor is left to test the hubs on: more neighbors are needed, or held_out=false.")
-    cluster, strong, at_hand = cluster[used], strong[used], at_hand[used]
     n_hubs, n_types = hubs.n_hubs, len(hubs.cell_types)
-    observed = _sums(cluster, strong, n_hubs)
-    receivers = counts.receivers[used]
-    # Also by how many are counted: a hub whose cells attend strongly to everything is not one for each type.
-    n_strong = strong.sum(axis=1)
-    strata = (sections[receivers].astype(np.int64) * n_types + labels[receivers]) * (
-        n_strong.max(initial=0) + 1
-    ) + n_strong
-    expected, p_value = _permute(cluster, strong, strata, n_hubs, n_permutations, random_state)
-    of_availability, variance = _at_hand(strong, at_hand)
-    expected_at_hand, deviation = _sums(cluster, of_availability, n_hubs), np.sqrt(_sums(cluster, variance, n_hubs))
+    with blas_in_one_thread():
+        if held_out:
+            cluster = _hubs_of_one_half(hubs)
+            strong, at_hand = (counted[:, 1] for counted in (counts.strong, counts.at_hand))
+        else:
+            strong, at_hand = (counted.sum(axis=1, dtype=np.uint16) for counted in (counts.strong, counts.at_hand))
+        used = cluster != ISOLATED
+        cluster, strong, at_hand, receivers = cluster[used], strong[used], at_hand[used], counts.receivers[used]
+        if n_hubs and not strong.any():
+            logger.warning(
+                "no strong neighbor is left to test the hubs on: more neighbors are needed, or held_out=false."
+            )
+        observed, expected_at_hand, variance = _sums_over_hubs(cluster, strong, at_hand, n_hubs)
+        # Also by how many are counted: a hub whose cells attend strongly to everything is not one for each type.
+        n_strong = strong.sum(axis=1, dtype=np.int64)
+        strata = (sections[receivers].astype(np.int64) * n_types + labels[receivers]) * (
+            n_strong.max(initial=0) + 1
+        ) + n_strong
+        expected, p_value = _permute(observed, _strata(cluster, strong, strata, n_hubs), n_permutations, random_state)
+    deviation = np.sqrt(variance)
     z_score = np.divide(observed - expected_at_hand, deviation, out=np.zeros_like(deviation), where=deviation > 1e-9)
     p_at_hand = 2 * stats.norm.sf(np.abs(z_score))
     tails = stats.poisson.sf(observed - 1, expected_at_hand), stats.poisson.cdf(observed, expected_at_hand)
@@ -127,70 +139,104 @@ def enrich_hubs(
 
 def _hubs_of_one_half(hubs: Hubs) -> npt.NDArray[np.int32]:
     """Return the hub that one half of a cell's neighbors suggests, (cell,); −1 where none of these is strong."""
-    strong = hubs.counts.strong[:, 0].astype(np.float64)
-    total = strong.sum(axis=1)
-    known = (total > 0) & (hubs.cluster != ISOLATED)
-    cluster = np.full(len(total), ISOLATED, dtype=np.int32)
-    if known.any():
-        cluster[known] = nearest_center(strong[known] / total[known, None], hubs.centers)
+    cluster = np.full(len(hubs.cluster), ISOLATED, dtype=np.int32)
+    for own in blocks_of_rows(len(cluster)):
+        strong = hubs.counts.strong[own, 0].astype(np.float64)
+        total = strong.sum(axis=1)
+        known = (total > 0) & (hubs.cluster[own] != ISOLATED)
+        if known.any():
+            cluster[own][known] = nearest_center(strong[known] / total[known, None], hubs.centers)
     return cluster
 
 
-def _sums(cluster: npt.NDArray[np.int32], values: npt.NDArray[np.generic], n_hubs: int) -> npt.NDArray[np.float64]:
-    """Return the sum of `values` (cell, type) over each hub's cells, (hub, type)."""
-    return np.stack([np.bincount(cluster, weights=column, minlength=n_hubs) for column in values.T], axis=1)
+def _sums_over_hubs(
+    cluster: npt.NDArray[np.int32], strong: npt.NDArray[np.integer], at_hand: npt.NDArray[np.integer], n_hubs: int
+) -> tuple[_PerHub, _PerHub, _PerHub]:
+    """Return sums over each hub's cells, all (hub, type), of counts (cell, type).
+
+    They are: the strong neighbors, and mean and variance of these if they fell on the neighbors at hand at random.
+    """
+    n_types = strong.shape[1]
+    sums = np.zeros((n_hubs, 3 * n_types))
+    for own in blocks_of_rows(len(cluster)):
+        counted, available = strong[own].astype(np.float64), at_hand[own].astype(np.float64)
+        drawn, total = counted.sum(axis=1, keepdims=True), available.sum(axis=1, keepdims=True)
+        share = available / np.maximum(total, 1)
+        left = (total - drawn) / np.maximum(total - 1, 1)
+        mean = drawn * share
+        members = (cluster[own] == np.arange(n_hubs)[:, None]).astype(np.float64)  # (hub, cell)
+        sums += members @ np.hstack([counted, mean, mean * (1 - share) * left])
+    observed, expected, variance = np.split(sums, 3, axis=1)
+    return observed, expected, variance
 
 
 def _permute(
-    cluster: npt.NDArray[np.int32],
-    strong: npt.NDArray[np.int64],
-    strata: npt.NDArray[np.int64],
-    n_hubs: int,
-    n_permutations: int,
-    random_state: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    observed: _PerHub, strata: Iterable[_Stratum], n_permutations: int, random_state: int
+) -> tuple[_PerHub, _PerHub]:
     """Return expectation and two-sided p of each hub's strong neighbors, both (hub, type)."""
-    observed = _sums(cluster, strong, n_hubs)
     expected = np.zeros_like(observed)
     permuted = np.zeros((n_permutations, *observed.shape))
     generator = np.random.default_rng(random_state)
-    for in_hubs, rows, alike in _tables(cluster, strong, strata, n_hubs):
-        mean = np.outer(in_hubs, alike @ rows / alike.sum())
-        expected += mean
-        if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
-            permuted += mean
-            continue
-        # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them each
-        # hub gets, a random table with given margins.
-        step = max(1, _TABLE_ENTRIES // (len(in_hubs) * len(alike)))
-        for start in range(0, n_permutations, step):
-            part = permuted[start : start + step]
-            table = stats.random_table.rvs(in_hubs, alike, size=len(part), random_state=generator)
-            part += table @ rows
+
+    def add(part: npt.NDArray[np.float64], table: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> None:
+        """Add the strong neighbors that permutations `part` give: `table` is (permutation, hub, row)."""
+        part += (table.reshape(-1, len(rows)) @ rows).reshape(part.shape)
+
+    # Tables are drawn one after the other, from one generator; meanwhile another thread adds up the last ones.
+    with ThreadPoolExecutor(1) as adder:
+        adding: list[Future[None]] = []
+        for in_hubs, rows, alike in strata:
+            mean = np.outer(in_hubs, alike @ rows / alike.sum())
+            expected += mean
+            if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
+                _finish(adding)
+                permuted += mean
+                continue
+            # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them
+            # each hub gets, a random table with given margins.
+            step = max(1, _TABLE_ENTRIES // (len(in_hubs) * len(alike)))
+            for start in range(0, n_permutations, step):
+                part = permuted[start : start + step]
+                table = stats.random_table.rvs(in_hubs, alike, size=len(part), random_state=generator)
+                _finish(adding)
+                adding.append(adder.submit(add, part, table, rows))
+        _finish(adding)
     far = np.abs(observed - expected) * (1 - 1e-12) - 1e-9  # not to count a tie out by its last digit
     return expected, (1 + (np.abs(permuted - expected) >= far).sum(axis=0)) / (1 + n_permutations)
 
 
-def _tables(
-    cluster: npt.NDArray[np.int32], strong: npt.NDArray[np.int64], strata: npt.NDArray[np.int64], n_hubs: int
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+def _finish(adding: list[Future[None]]) -> None:
+    """Wait for what is being added, and forget it."""
+    while adding:
+        adding.pop().result()
+
+
+def _strata(
+    cluster: npt.NDArray[np.int32], strong: npt.NDArray[np.integer], strata: npt.NDArray[np.int64], n_hubs: int
+) -> Iterator[_Stratum]:
     """Yield for each stratum its cells per hub (hub,), its distinct counts (row, type), and the cells with each."""
     order = np.argsort(strata, kind="stable")
+    numbers = _row_numbers(strong)
     starts = np.flatnonzero(np.diff(strata[order], prepend=-1))
     for own in np.split(order, starts[1:]):
         if len(own):
-            distinct = DistinctRows.of(strong[own].astype(np.float64))
-            yield np.bincount(cluster[own], minlength=n_hubs).astype(np.int64), distinct.rows, distinct.counts
+            _, first, alike = np.unique(numbers[own], return_index=True, return_counts=True)
+            in_hubs = np.bincount(cluster[own], minlength=n_hubs)
+            yield in_hubs.astype(np.int64), strong[own[first]].astype(np.float64), alike.astype(np.int64)
 
 
-def _at_hand(
-    strong: npt.NDArray[np.int64], at_hand: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and variance of each cell's strong neighbors by type if they fell at random, (cell, type)."""
-    drawn, total = strong.sum(axis=1, keepdims=True), at_hand.sum(axis=1, keepdims=True)
-    share = at_hand / np.maximum(total, 1)
-    left = (total - drawn) / np.maximum(total - 1, 1)
-    return drawn * share, drawn * share * (1 - share) * left
+def _row_numbers(values: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return whole numbers (row,) in the order of the rows of `values` (row, type), and equal where these are."""
+    numbers, highest = np.zeros(len(values), dtype=np.int64), 0
+    for column in values.T:
+        base = int(column.max(initial=0)) + 1
+        if (highest + 1) * base > 2**63 - 1:  # fewer numbers will do: there are no more than rows
+            numbers = np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+            highest = len(values) - 1
+        numbers *= base
+        numbers += column
+        highest = highest * base + base - 1
+    return numbers
 
 
 def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float | int | None]:
@@ -217,26 +263,28 @@ def compare_with_niches(hubs: Hubs, random_state: int = 42) -> dict[str, float |
     result: dict[str, float | int | None] = {"cells": int(in_hub.sum()), "n_clusters": hubs.n_hubs}
     if hubs.n_hubs < 2:
         return result | dict.fromkeys(names)
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
-
-    niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
-    own, random = hubs.cluster[in_hub], _hubs_at_random(hubs, random_state)[in_hub]
-    values = [score(of, niches) for of in (own, random) for score in (adjusted_rand_score, adjusted_mutual_info_score)]
-    return result | dict(zip(names, map(float, values), strict=True))
+    # Random numbers are drawn by one thread, while others find the niches.
+    with blas_in_one_thread(), ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(_hubs_at_random, hubs, random_state)
+        niches = find_niches(hubs.counts, hubs.n_hubs, random_state)[in_hub]
+        own, random = hubs.cluster[in_hub], drawing.result()[in_hub]
+    scores = adjusted_rand_index, adjusted_mutual_information
+    return result | dict(zip(names, (score(of, niches) for of in (own, random) for score in scores), strict=True))
 
 
 def _hubs_at_random(hubs: Hubs, random_state: int) -> npt.NDArray[np.int32]:
     """Return the hub of each cell, (cell,), if its strong neighbors were drawn from those at hand."""
     generator = np.random.default_rng(random_state)
-    at_hand = hubs.counts.at_hand.sum(axis=1, dtype=np.int64)
-    left, to_draw = at_hand.sum(axis=1), hubs.counts.strong.sum(axis=(1, 2), dtype=np.int64)
+    at_hand = hubs.counts.at_hand.sum(axis=1, dtype=np.uint16)
+    left, to_draw = at_hand.sum(axis=1, dtype=np.int64), hubs.counts.strong.sum(axis=(1, 2), dtype=np.int64)
     shares = np.zeros(at_hand.shape)
     total = np.maximum(to_draw, 1)
-    for label, of_type in enumerate(at_hand.T):
-        left = left - of_type
+    for label in range(at_hand.shape[1]):
+        of_type = at_hand[:, label].astype(np.int64)
+        left -= of_type
         drawn = generator.hypergeometric(of_type, left, to_draw)
         shares[:, label] = drawn / total
-        to_draw = to_draw - drawn
+        to_draw -= drawn
     return nearest_center(shares, hubs.centers)
 
 
@@ -257,9 +305,10 @@ def find_niches(counts: NeighborCounts, n_clusters: int, random_state: int = 42)
     numpy.ndarray
         int32 (cell,), 0 is the largest among the cells that were clustered: at most 50,000, drawn at random.
     """
-    at_hand = counts.at_hand.sum(axis=1, dtype=np.float64)
-    total = at_hand.sum(axis=1, keepdims=True)
-    shares = np.divide(at_hand, total, out=np.zeros_like(at_hand), where=total > 0)
+    shares = np.zeros((len(counts.receivers), counts.at_hand.shape[2]))
+    for own in blocks_of_rows(len(shares)):
+        at_hand = counts.at_hand[own].sum(axis=1, dtype=np.float64)
+        shares[own] = at_hand / np.maximum(at_hand.sum(axis=1, keepdims=True), 1)
     sample = shares
     if len(shares) > NICHE_CELLS:
         drawn = np.random.default_rng(random_state).choice(len(shares), NICHE_CELLS, replace=False)

@@ -199,7 +199,8 @@ def find_hubs(
     Parameters
     ----------
     shards
-        Attention of the receivers; read four times (for the counting ``in_degree`` five times).
+        Attention of the receivers; read three times, and once more for the counting ``in_degree``, and for more than
+        128 thresholds.
     labels
         Label of each cell of the tissue, (cell,).
     cell_types

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -14,7 +14,8 @@ from scipy import sparse, stats
 SMALLEST_P: Final = float(np.finfo(np.float64).tiny)
 """What a p-value is at least, where it comes from a formula."""
 
-_SORTED_AT_ONCE: Final = 2_000_000  # values
+_SORTED_AT_ONCE: Final = 250_000  # values: what is made of them stays in the cache
+Values = npt.NDArray[np.float64]
 
 
 def log2_ratio(observed: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -50,6 +51,8 @@ class RankSums:
         Of the rank sum, (group, feature): normal approximation with ties and continuity, two-sided.
     mean_inside, mean_outside, positive_inside, positive_outside
         Means, and shares of cells above 0, over all strata, (group, feature); 0 where there is no cell.
+    transformed_inside, transformed_outside
+        Means of the transformed values, (group, feature); (group, 0) where no transform is given.
     cells_inside, cells_outside
         Numbers of cells, (group,).
     """
@@ -61,6 +64,8 @@ class RankSums:
     mean_outside: npt.NDArray[np.float64]
     positive_inside: npt.NDArray[np.float64]
     positive_outside: npt.NDArray[np.float64]
+    transformed_inside: npt.NDArray[np.float64]
+    transformed_outside: npt.NDArray[np.float64]
     cells_inside: npt.NDArray[np.int64]
     cells_outside: npt.NDArray[np.int64]
 
@@ -70,6 +75,7 @@ def rank_sum_tests(
     groups: npt.NDArray[np.integer],
     strata: npt.NDArray[np.integer],
     n_groups: int,
+    transform: Callable[[Values], Values] | None = None,
 ) -> RankSums:
     """Test each group of cells against all others by the ranks of every feature within strata.
 
@@ -84,6 +90,8 @@ def rank_sum_tests(
         staining, say) makes no difference.
     n_groups
         Number of groups.
+    transform
+        What means are wanted of besides; must be 0 of 0. None: of nothing.
 
     Returns
     -------
@@ -98,40 +106,35 @@ def rank_sum_tests(
     """
     n_features = values.shape[1]
     u, expected, variance, comparisons = (np.zeros((n_groups, n_features)) for _ in range(4))
-    total, positive = np.zeros((n_groups + 1, n_features)), np.zeros((n_groups + 1, n_features))
+    total, positive, transformed = (np.zeros((n_groups + 1, n_features)) for _ in range(3))
     sizes = np.zeros(n_groups + 1, dtype=np.int64)  # the last are those in no group
-    group = np.where((groups >= 0) & (groups < n_groups), groups, n_groups).astype(np.int64)
+    group = np.where((groups >= 0) & (groups < n_groups), groups, n_groups).astype(np.uint32)
     for stratum in np.unique(strata):
         own = np.flatnonzero(strata == stratum)
-        part = sparse.csc_matrix(values[own])
-        part.sum_duplicates()
-        part.eliminate_zeros()
+        part = _by_feature(values[own])
         size = np.bincount(group[own], minlength=n_groups + 1)
         sizes += size
         of_group, others = size[:-1, None], len(own) - size[:-1, None]
         step = max(1, _SORTED_AT_ONCE * n_features // max(part.nnz, 1))
         for start in range(0, n_features, step):
             some = slice(start, min(start + step, n_features))
-            sums = _sum_ranks(part[:, some], group[own], n_groups + 1)
+            sums = _sum_ranks(part, some, group[own], n_groups + 1, transform)
             rank_sum = sums.ranks + sums.rank_of_zero * (size[:, None] - sums.nonzero)
             u[:, some] += rank_sum[:-1] - of_group * (of_group + 1) / 2
             spread = len(own) + 1 - sums.ties / max(len(own) * (len(own) - 1), 1)
             variance[:, some] += of_group * others / 12 * spread
             total[:, some] += sums.values
             positive[:, some] += sums.positive
+            transformed[:, some] += sums.transformed
         expected += of_group * others / 2
         comparisons += of_group * others
     difference = u - expected
     # The continuity correction does not overshoot the expectation.
     corrected = np.sign(difference) * np.maximum(np.abs(difference) - 0.5, 0)
     z_score = np.divide(corrected, np.sqrt(np.maximum(variance, 0)), out=np.zeros_like(u), where=variance > 0)
-    inside_size, outside_size = sizes[:-1, None], (sizes.sum() - sizes[:-1])[:, None]
-
-    def inside_and_outside(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        return sums[:-1] / np.maximum(inside_size, 1), (sums.sum(axis=0) - sums[:-1]) / np.maximum(outside_size, 1)
-
-    mean_inside, mean_outside = inside_and_outside(total)
-    positive_inside, positive_outside = inside_and_outside(positive)
+    mean_inside, mean_outside = _means(total, sizes)
+    positive_inside, positive_outside = _means(positive, sizes)
+    transformed_inside, transformed_outside = _means(transformed[:, : n_features if transform else 0], sizes)
     tested = comparisons > 0
     return RankSums(
         roc_auc=np.divide(u, comparisons, out=np.full_like(u, np.nan), where=tested),
@@ -141,51 +144,113 @@ def rank_sum_tests(
         mean_outside=mean_outside,
         positive_inside=positive_inside,
         positive_outside=positive_outside,
-        cells_inside=inside_size[:, 0],
-        cells_outside=outside_size[:, 0],
+        transformed_inside=transformed_inside,
+        transformed_outside=transformed_outside,
+        cells_inside=sizes[:-1],
+        cells_outside=sizes.sum() - sizes[:-1],
     )
+
+
+def _means(sums: Values, sizes: npt.NDArray[np.int64]) -> tuple[Values, Values]:
+    """Return means inside and outside of each group from sums over all groups, the last of them no group."""
+    inside, outside = sizes[:-1, None], (sizes.sum() - sizes[:-1])[:, None]
+    return sums[:-1] / np.maximum(inside, 1), (sums.sum(axis=0) - sums[:-1]) / np.maximum(outside, 1)
+
+
+def _by_feature(values: sparse.csr_matrix | npt.NDArray[np.floating]) -> sparse.csc_matrix:
+    """Return values (cell, feature) feature by feature, without stored zeros."""
+    if isinstance(values, np.ndarray):
+        return sparse.csr_matrix(np.ascontiguousarray(values.T)).T
+    part = sparse.csc_matrix(values)
+    part.sum_duplicates()
+    part.eliminate_zeros()
+    return part
 
 
 @dataclass(frozen=True, eq=False)
 class _StratumSums:
     """Sums over the values other than 0 of each group, (group, feature), and what zeros and ties do, (feature,)."""
 
-    ranks: npt.NDArray[np.float64]
-    nonzero: npt.NDArray[np.float64]
-    values: npt.NDArray[np.float64]
-    positive: npt.NDArray[np.float64]
-    rank_of_zero: npt.NDArray[np.float64]
-    ties: npt.NDArray[np.float64]
+    ranks: Values
+    nonzero: Values
+    values: Values
+    positive: Values
+    transformed: Values
+    rank_of_zero: Values
+    ties: Values
 
 
-def _sum_ranks(values: sparse.csc_matrix, group: npt.NDArray[np.int64], n_groups: int) -> _StratumSums:
-    """Rank every feature among all cells; `values` is (cell, feature) without stored zeros, `group` (cell,)."""
-    n_cells, n_features = values.shape
-    n_nonzero = np.diff(values.indptr)
-    feature = np.repeat(np.arange(n_features), n_nonzero)
-    order = np.lexsort((values.data, feature))
-    value, cell_group = values.data[order].astype(np.float64), group[values.indices[order]]
-    n_zeros = (n_cells - n_nonzero).astype(np.float64)
-    # Runs of the same value share the mean of their ranks.
-    is_first = np.ones(len(value), dtype=np.bool_)
-    is_first[1:] = (value[1:] != value[:-1]) | (feature[1:] != feature[:-1])
-    first = np.flatnonzero(is_first)
-    length = np.diff(first, append=len(value))
-    run_rank = first - values.indptr[feature[first]] + (length + 1) / 2
-    ranks = np.repeat(run_rank, length) + np.where(value > 0, n_zeros[feature], 0)
-    n_negative = np.bincount(feature, weights=value < 0, minlength=n_features)
-    ties = np.bincount(feature[first], weights=length.astype(np.float64) ** 3 - length, minlength=n_features)
-    place = cell_group * n_features + feature
+def _sum_ranks(
+    part: sparse.csc_matrix,
+    some: slice,
+    group: npt.NDArray[np.uint32],
+    n_groups: int,
+    transform: Callable[[Values], Values] | None,
+) -> _StratumSums:
+    """Rank some features among all cells; `part` is (cell, feature) without stored zeros, `group` (cell,)."""
+    bounds = part.indptr[some.start : some.stop + 1].astype(np.int64)
+    stored = slice(bounds[0], bounds[-1])
+    values, value_group = part.data[stored], group[part.indices[stored]]
+    starts, n_nonzero = bounds[:-1] - bounds[0], np.diff(bounds)
+    n_features, n_zeros = len(starts), (part.shape[0] - n_nonzero).astype(np.float64)
+    first_place = np.repeat(np.arange(n_features) * n_groups, n_nonzero)  # of each value's feature, among the sums
 
-    def by_group(weights: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
-        sums = np.bincount(place, weights=weights, minlength=n_groups * n_features)
-        return sums.astype(np.float64).reshape(n_groups, n_features)
+    def by_group(of: npt.NDArray[np.integer], weights: npt.NDArray[np.generic] | None = None) -> Values:
+        sums = np.bincount(first_place + of, weights=weights, minlength=n_groups * n_features)
+        return np.ascontiguousarray(sums.reshape(n_features, n_groups).T, dtype=np.float64)
 
+    nonzero = by_group(value_group)
+    is_positive = values > 0
+    positive = nonzero if is_positive.all() else by_group(value_group, is_positive)
+    ranks, ranked_group, ties = _rank(values, value_group, starts)
     return _StratumSums(
-        ranks=by_group(ranks),
-        nonzero=by_group(),
-        values=by_group(value),
-        positive=by_group(value > 0),
-        rank_of_zero=n_negative + (n_zeros + 1) / 2,
+        # Zeros come after what is negative, before what is positive.
+        ranks=by_group(ranked_group, ranks) - starts * nonzero + n_zeros * positive,
+        nonzero=nonzero,
+        values=by_group(value_group, values),
+        positive=positive,
+        transformed=np.zeros_like(nonzero)
+        if transform is None
+        else by_group(value_group, transform(values.astype(np.float64))),
+        rank_of_zero=(nonzero - positive).sum(axis=0) + (n_zeros + 1) / 2,
         ties=ties + n_zeros**3 - n_zeros,
     )
+
+
+def _rank(
+    values: npt.NDArray[np.generic], group: npt.NDArray[np.uint32], starts: npt.NDArray[np.int64]
+) -> tuple[Values, npt.NDArray[np.integer], Values]:
+    """Return ranks in ascending order feature by feature, the group of each, both (value,), and ties, (feature,).
+
+    Ranks go on from one feature to the next, which `starts`; ties are the sum of n³ − n over runs of n equal values.
+    """
+    if not len(values):
+        return np.zeros(0), group, np.zeros(len(starts))
+    codes = _codes(values)
+    # A value and its group in one whole number: to sort numbers is much faster than to find an order and follow it.
+    group_bits = int(group.max()).bit_length()
+    lowest, highest = int(codes.min()), int(codes.max())
+    key_type = np.uint32 if highest - lowest < 2 ** (32 - group_bits) else np.uint64
+    keys = np.subtract(codes, lowest, dtype=np.int64).astype(key_type) << key_type(group_bits) | group
+    for feature in np.split(keys, starts[1:]):
+        feature.sort()
+    value = keys >> key_type(group_bits)
+    is_first = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(value[1:], value[:-1], out=is_first[1:])
+    is_first[starts[starts < len(keys)]] = True
+    first = np.flatnonzero(is_first)
+    length = np.diff(first, append=len(keys))
+    ranks = np.repeat(first + (length + 1) / 2, length)  # runs of the same value share the mean of their ranks
+    run_feature = np.searchsorted(starts, first, side="right") - 1
+    ties = np.bincount(run_feature, weights=length.astype(np.float64) ** 3 - length, minlength=len(starts))
+    ranked_group = np.bitwise_and(keys, key_type((1 << group_bits) - 1), dtype=key_type)
+    return ranks, ranked_group.astype(np.int64), ties.astype(np.float64)
+
+
+def _codes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.integer]:
+    """Return whole numbers of 32 bits that are in the order of the values, and equal where these are, (value,)."""
+    single = values.astype(np.float32)
+    if values.dtype != np.float32 and not (single == values).all():
+        return np.asarray(pd.factorize(values, sort=True)[0], dtype=np.int32)
+    bits = single.view(np.int32)
+    return np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)  # of negative floats the bits are in reverse order

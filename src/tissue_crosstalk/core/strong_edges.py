@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,9 @@ from tissue_crosstalk.core.errors import ResultError
 HALVES: Final = 2
 """A cell's neighbors in two halves, every other one by distance: what one half suggests can be tested on the other."""
 
-_DIGITS: Final = (11, 11, 10)  # bits; together the 32 of a float
+_DIGITS: Final = ((16, 16), (11, 11, 10))  # bits; together the 32 of a float, the more at once the fewer groups
+_COUNTS: Final = 2**24  # numbers to count in that are few enough for the larger digits
+_BLOCK: Final = 2048  # cells at once: what is made of them stays in the cache
 Counting = Literal["edges", "in_degree"]
 
 
@@ -38,6 +43,13 @@ class StrengthShard:
     strength: npt.NDArray[np.float32]
     nn_idx: npt.NDArray[np.int32]
     nn_dist: npt.NDArray[np.float32] | None = None
+
+    def blocks(self, n_cells: int) -> Iterator[StrengthShard]:
+        """Yield the receivers again, at most `n_cells` at a time."""
+        for start in range(0, len(self.receivers), n_cells):
+            own = slice(start, start + n_cells)
+            dist = None if self.nn_dist is None else self.nn_dist[own]
+            yield StrengthShard(self.receivers[own], self.strength[own], self.nn_idx[own], dist)
 
     @property
     def n_bytes(self) -> int:
@@ -105,14 +117,14 @@ def attention_thresholds(
 ) -> npt.NDArray[np.float64]:
     """Return per group of receivers the quantile of its positive attention.
 
-    Exact, in memory that does not grow with the cells (32 KiB per group): positive float32 sort as their bits do, so
-    one pass over the shards counts values by their upper 11 bits, a second one those that share them with the quantile
-    by the next 11, and a third one by the rest.
+    Exact, in memory that does not grow with the cells (1 MiB per group, 32 KiB where there are more than 128): positive
+    float32 sort as their bits do, so one pass over the shards counts values by their upper bits, and each next one
+    those that share them with the quantile by the next bits.
 
     Parameters
     ----------
     shards
-        Attention; read three times.
+        Attention; read twice, where there are more than 128 groups three times.
     groups
         Group of each cell of the tissue, (cell,).
     n_groups
@@ -128,22 +140,17 @@ def attention_thresholds(
     prefix = np.zeros((n_groups, 2), dtype=np.int64)  # (group, side): upper bits of the values around the quantile
     place, ranks, n_values = np.zeros(n_groups), np.zeros((n_groups, 2), dtype=np.int64), np.zeros(n_groups)
     shift = 32
-    for width in _DIGITS:
+    for width in _DIGITS[0] if n_groups * 2 ** _DIGITS[0][0] <= _COUNTS // 2 else _DIGITS[1]:
         shift -= width
-        is_first = shift + width == 32  # no digit is known yet: both sides see all values
-        counts = np.zeros((n_groups, 2, 1 << width), dtype=np.int64)
-        for group, bits in _positive_bits(shards, groups):
-            upper = bits >> shift
-            for side in range(1 if is_first else 2):
-                same = (upper >> width) == prefix[group, side]
-                digit = upper[same] & ((1 << width) - 1)
-                np.add.at(counts.reshape(-1), (group[same] * 2 + side) * (1 << width) + digit, 1)
-        if is_first:
-            counts[:, 1] = counts[:, 0]
+        is_first = shift + width == 32
+        if is_first:  # no digit is known yet: both sides see all values
+            counts = np.repeat(_count_upper_digits(shards, groups, n_groups, width)[:, None], 2, axis=1)
             n_values = counts[:, 0].sum(axis=1)
             last = np.maximum(n_values - 1, 0)
             place = quantile * last  # of the quantile, between two ranks
             ranks = np.minimum(np.floor(place).astype(np.int64)[:, None] + np.arange(2), last[:, None])
+        else:
+            counts = _count_next_digits(shards, groups, prefix, shift, width)
         digits, ranks = _digits_at(counts, ranks)
         prefix = prefix << width | digits
     bits_at = prefix.astype(np.uint32)
@@ -154,14 +161,55 @@ def attention_thresholds(
     return np.where(n_values > 0, between, 0.0)
 
 
-def _positive_bits(
-    shards: Iterable[StrengthShard], groups: npt.NDArray[np.integer]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Yield group and bits of every positive value, each (value,), a shard at a time."""
+def _positive_bits(shard: StrengthShard) -> npt.NDArray[np.uint32]:
+    """Return the bits of the attention, (cell, neighbor); 0 where it is not positive."""
+    strength = np.ascontiguousarray(shard.strength, dtype=np.float32)
+    return np.where(strength > 0, strength.view(np.uint32), np.uint32(0))
+
+
+def _count_upper_digits(
+    shards: Iterable[StrengthShard], groups: npt.NDArray[np.integer], n_groups: int, width: int
+) -> npt.NDArray[np.int64]:
+    """Count positive values by their upper `width` bits, int64 (group, digit)."""
+    counts = np.zeros(n_groups << width, dtype=np.int64)
     for shard in shards:
-        cell, slot = np.nonzero(shard.strength > 0)
-        values = np.ascontiguousarray(shard.strength[cell, slot], dtype=np.float32)
-        yield groups[shard.receivers][cell].astype(np.int64), values.view(np.uint32).astype(np.int64)
+        bits = _positive_bits(shard)
+        # Digits change fastest but for the groups: no digit of large values, no number to count it in.
+        places = (bits >> np.uint32(32 - width)).astype(np.int64)
+        places *= n_groups
+        of_cell = groups[shard.receivers].astype(np.int64)
+        places += of_cell[:, None]
+        counted = np.bincount(places.reshape(-1))
+        counts[: len(counted)] += counted
+        # What is not positive has been counted as 0.
+        nothing = bits.shape[1] - np.count_nonzero(bits, axis=1)
+        counts[:n_groups] -= np.bincount(of_cell, weights=nothing, minlength=n_groups).astype(np.int64)
+    return counts.reshape(-1, n_groups).T
+
+
+def _count_next_digits(
+    shards: Iterable[StrengthShard],
+    groups: npt.NDArray[np.integer],
+    prefix: npt.NDArray[np.int64],
+    shift: int,
+    width: int,
+) -> npt.NDArray[np.int64]:
+    """Count values by the `width` bits above the lowest `shift`, where all bits above these are those of `prefix`.
+
+    `prefix` is (group, side), the result int64 (group, side, digit).
+    """
+    counts = np.zeros((*prefix.shape, 1 << width), dtype=np.int64)
+    for shard in shards:
+        bits = _positive_bits(shard)
+        upper, of_cell = bits >> np.uint32(shift + width), groups[shard.receivers].astype(np.int64)
+        for side in range(2):
+            # Few values share them: only these are looked at one by one.
+            wanted = prefix[of_cell, side].astype(np.uint32)
+            same = np.flatnonzero((upper == wanted[:, None]) & (bits > 0))
+            digit = (bits.reshape(-1)[same] >> np.uint32(shift)).astype(np.int64) & ((1 << width) - 1)
+            place = ((of_cell[same // bits.shape[1]] * 2 + side) << width) + digit
+            np.add.at(counts.reshape(-1), place, 1)
+    return counts
 
 
 def _digits_at(
@@ -210,12 +258,24 @@ def count_neighbors(
     ResultError
         If there is no receiver.
     """
+    import joblib
+
     degrees = _in_degrees(shards, labels, n_types) if counting == "in_degree" else None
-    parts = [_count(shard, labels, n_types, cell_thresholds, degrees) for shard in shards]
-    if not parts:
+    count = partial(_count, labels=labels, n_types=n_types, cell_thresholds=cell_thresholds, degrees=degrees)
+    together: dict[str, npt.NDArray[Any]] = {}
+    n_counted = 0
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for part in (part for shard in shards for part in pool.map(count, shard.blocks(_BLOCK))):
+            own = slice(n_counted, n_counted + len(part.receivers))
+            for name, array in vars(part).items():
+                # Memory for all cells, which is taken when it is written to: blocks are not held beside the whole.
+                if name not in together:
+                    together[name] = np.empty((len(labels), *array.shape[1:]), dtype=array.dtype)
+                together[name][own] = array
+            n_counted = own.stop
+    if not together:
         raise ResultError("there is no attention of any cell to find hubs in. Run the extraction again.")
-    names = vars(parts[0])
-    return NeighborCounts(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in names})
+    return NeighborCounts(**{name: whole[:n_counted] for name, whole in together.items()})
 
 
 def _count(
@@ -227,19 +287,18 @@ def _count(
 ) -> NeighborCounts:
     n_cells, n_neighbors = shard.nn_idx.shape
     present = shard.nn_idx >= 0
-    sender_labels = labels[shard.nn_idx].astype(np.int64)  # of padded slots: any
-    half = np.arange(n_neighbors) % HALVES
-    bins = (np.arange(n_cells)[:, None] * HALVES + half) * n_types + sender_labels  # (cell, neighbor)
-    strong = (shard.strength > cell_thresholds[shard.receivers][:, None]) & present
-
-    def by_half_and_type(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
-        counts = np.bincount(bins[chosen], minlength=n_cells * HALVES * n_types)
-        return counts.reshape(n_cells, HALVES, n_types).astype(np.uint16)
-
-    counted = by_half_and_type(strong)
-    weighted = counted.sum(axis=1, dtype=np.float64)
+    sender_labels = np.where(present, labels[shard.nn_idx], n_types)  # padded slots are of a type of their own
+    strong = shard.strength > cell_thresholds[shard.receivers][:, None]
+    shape = (2, n_cells, HALVES, n_types + 1)
+    # Where each slot is counted, (cell, neighbor): by whether it is strong, cell, half and type.
+    places = np.arange(n_cells)[:, None] * HALVES + np.arange(n_neighbors) % HALVES + strong * (n_cells * HALVES)
+    places *= n_types + 1
+    places += sender_labels
+    counted = np.bincount(places.reshape(-1), minlength=math.prod(shape)).astype(np.uint16).reshape(shape)
+    weak_counts, strong_counts = counted[..., :n_types]
+    weighted = strong_counts.sum(axis=1, dtype=np.float64)
     if degrees is not None:
-        cell, slot = np.nonzero(strong)
+        cell, slot = np.nonzero(strong & present)
         weights = degrees[labels[shard.receivers[cell]], shard.nn_idx[cell, slot]]
         flat = np.bincount(cell * n_types + sender_labels[cell, slot], weights=weights, minlength=n_cells * n_types)
         weighted = flat.astype(np.float64).reshape(n_cells, n_types)
@@ -247,8 +306,8 @@ def _count(
     nearest, mean_distance = _distances(shard, present)
     return NeighborCounts(
         receivers=shard.receivers,
-        at_hand=by_half_and_type(present),
-        strong=counted,
+        at_hand=weak_counts + strong_counts,
+        strong=strong_counts,
         shares=np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0),
         strongest=np.where(present, shard.strength, 0).max(axis=1, initial=0).astype(np.float32),
         nearest=nearest,
