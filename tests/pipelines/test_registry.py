@@ -98,9 +98,8 @@ def test_every_dataset_but_one_is_in_the_catalog_with_a_layer(tmp_path: Any) -> 
     missing = {name for name in names if name not in catalog}
     assert missing == {"distance_bins", "demo.distance_bins"}  # in memory, within the stage that makes it
     # What every stage uses has no layer: layers are drawn one after the other.
-    without_layer = {
-        f"{prefix}{name}" for prefix in ("", "demo.") for name in (*WORKSPACES, "run_record", "training_checkpoint")
-    }
+    shared = (*WORKSPACES, "model_workspace", "run_record", "training_checkpoint")
+    without_layer = {f"{prefix}{name}" for prefix in ("", "demo.") for name in shared}
     assert without_layer < names
     for name in names - missing:
         assert ("kedro-viz" in conf[name].get("metadata", {})) == (name not in without_layer), name
