@@ -136,6 +136,29 @@ class TestMap:
         levels = [[to_hex(BLUES(level)) for level in range(N_LEVELS)].index(color) for color in first]
         assert levels != sorted(levels)
 
+    @pytest.mark.parametrize("suffix", [".png", ".svg"])
+    def test_dots_in_blocks_are_those_of_scatter_plots(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+    ) -> None:
+        """To the last byte, also at the edge of a panel, and where some are beneath all others."""
+        xy, received, sent = make_cells(3000)
+        received[:200] = np.nan
+        monkeypatch.setattr(_tissue_panels, "MOST_SINGLY_COLORED", 100)
+        quick = plot_attention_map(xy, received, sent)
+        plain = plot_attention_map(xy, received, sent)
+        for axes in plain.axes[:2]:
+            for dots in list(axes.collections):
+                assert dots.get_rasterized()
+                [[red, green, blue, alpha]] = dots.get_facecolor()
+                area = dots.get_sizes()[0]
+                x, y = np.asarray(dots.get_offsets()).T
+                dots.remove()
+                color = (red, green, blue, alpha)
+                axes.scatter(x, y, s=area, color=color, linewidths=0, marker="o", rasterized=True)
+        files = [save_figure(figure, tmp_path / f"{name}{suffix}") for name, figure in
+                 (("quick", quick), ("plain", plain))]  # fmt: skip
+        assert files[0].read_bytes() == files[1].read_bytes()
+
     def test_random_order(self) -> None:
         xy, received, sent = make_cells(200)
         received.sort()

@@ -6,10 +6,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
+from matplotlib import artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.collections import PathCollection
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D, IdentityTransform
 from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core.errors import ParameterError
@@ -26,6 +33,9 @@ BELOW: Final = 0.34
 """Room for the scale bar."""
 
 _N_BLOCKS: Final = 10
+_in_pixels: Any = artist.allow_rasterization  # it has no types
+_CIRCLE: Final = MarkerStyle("o")
+_DOT: Final = _CIRCLE.get_path().transformed(_CIRCLE.get_transform())
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Tissue:
             )
         points = points[:, :2]
         n_cells = len(points)
-        where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section).astype(str)
+        where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section)
         for name, given in {**values, "section": where}.items():
             if given.shape != (n_cells,):
                 raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {given.shape}.")
@@ -108,7 +118,8 @@ class Tissue:
         if most_sections < 1:
             raise ParameterError(f"`most_sections` must be at least 1. Got {most_sections!r} instead.")
 
-        sections, section_code, section_size = np.unique(where, return_inverse=True, return_counts=True)
+        sections, section_code = _names_and_codes(where)
+        section_size = np.bincount(section_code, minlength=len(sections))
         largest = np.argsort(-section_size, kind="stable")[:most_sections]
         drawn = sorted(largest.tolist(), key=lambda code: _natural(str(sections[code])))
         generator = np.random.default_rng(seed)
@@ -226,18 +237,77 @@ def draw_cells(
         Draws the order of colours in a block. None: ascending codes.
     """
     beneath, others = np.flatnonzero(code == -1), np.flatnonzero(code != -1)
-    parts = [(beneath, shades[-1])]
     if len(others) <= MOST_SINGLY_COLORED:
-        parts.append((others, shades[code[others]]))
-    else:
-        for block in np.array_split(others, _N_BLOCKS):  # cells come in random order: no colour hides another
-            codes = np.unique(code[block])
-            if generator is not None:
-                codes = generator.permutation(codes)
-            parts.extend((block[code[block] == one], shades[one]) for one in codes)
-    for own, color in parts:
-        if len(own):
-            axes.scatter(cells[own, 0], cells[own, 1], s=area, color=color, linewidths=0, marker="o", rasterized=True)
+        for own, color in ((beneath, shades[-1]), (others, shades[code[others]])):
+            if len(own):
+                axes.scatter(
+                    cells[own, 0], cells[own, 1], s=area, color=color, linewidths=0, marker="o", rasterized=True
+                )
+        return
+    if len(beneath):
+        axes.add_collection(Dots(axes, cells[beneath], shades[-1], area), autolim=False)
+    for block in np.array_split(others, _N_BLOCKS):  # cells come in random order: no colour hides another
+        order = np.argsort(code[block].astype(np.uint16), kind="stable")
+        codes, starts = np.unique(code[block][order], return_index=True)
+        by_code = dict(zip(codes.tolist(), np.split(block[order], starts[1:]), strict=True))
+        for one in codes if generator is None else generator.permutation(codes):
+            axes.add_collection(Dots(axes, cells[by_code[int(one)]], shades[one], area), autolim=False)
+
+
+class Dots(PathCollection):
+    """Many dots of one size and colour, which differ from a scatter plot in nothing but the time that they take.
+
+    A scatter plot looks at its limits, its colours and its path anew each time that it is drawn, which is most of the
+    work where some hundred of them have a few hundred dots each.
+
+    Parameters
+    ----------
+    axes
+        Where they will be.
+    cells
+        Coordinates of shape (cell, 2).
+    color
+        rgba of all of them.
+    area
+        Area of a dot, in square points.
+    """
+
+    def __init__(self, axes: Axes, cells: NDArray[np.float64], color: NDArray[np.float64], area: float) -> None:
+        super().__init__(
+            [_DOT],
+            [area],
+            offsets=cells,
+            offset_transform=axes.transData,
+            facecolors=[color],
+            edgecolors=[color],
+            linewidths=0,
+        )
+        self.set_transform(IdentityTransform())
+        self.set_rasterized(True)
+
+    def _draw(self, renderer: RendererBase) -> None:
+        figure = self.get_figure(root=True)
+        if figure is None or not self.get_visible():
+            return
+        [color] = np.asarray(self.get_facecolor())
+        context = renderer.new_gc()
+        context.set_clip_rectangle(self.get_clip_box())  # a panel is a rectangle
+        context.set_foreground(tuple(color), True)  # an edge without a width is drawn all the same
+        context.set_linewidth(0.0)
+        scale = math.sqrt(float(self.get_sizes()[0])) * figure.dpi / POINTS_PER_INCH
+        places = Path(np.asarray(self.get_offsets()))
+        renderer.draw_markers(context, _DOT, Affine2D().scale(scale), places, self.get_offset_transform(), tuple(color))
+        context.restore()
+        self.stale = False
+
+    draw = _in_pixels(_draw)
+
+
+def _names_and_codes(values: NDArray[np.generic]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the different values as text, sorted, and which of them each is: by hash, for there are few in many."""
+    codes, different = pd.factorize(values, use_na_sentinel=False)
+    names, code_of_name = np.unique(np.asarray(different).astype(str), return_inverse=True)
+    return names, code_of_name[codes]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
