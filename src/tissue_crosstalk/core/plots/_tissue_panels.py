@@ -245,20 +245,25 @@ def draw_cells(
                 )
         return
     if len(beneath):
-        axes.add_collection(Dots(axes, cells[beneath], shades[-1], area), autolim=False)
+        axes.add_collection(Dots(axes, cells[beneath], [len(beneath)], shades[-1:], area), autolim=False)
+    runs: list[NDArray[np.intp]] = []
+    drawn: list[int] = []
     for block in np.array_split(others, _N_BLOCKS):  # cells come in random order: no colour hides another
         order = np.argsort(code[block].astype(np.uint16), kind="stable")
         codes, starts = np.unique(code[block][order], return_index=True)
         by_code = dict(zip(codes.tolist(), np.split(block[order], starts[1:]), strict=True))
-        for one in codes if generator is None else generator.permutation(codes):
-            axes.add_collection(Dots(axes, cells[by_code[int(one)]], shades[one], area), autolim=False)
+        drawn += (codes if generator is None else generator.permutation(codes)).tolist()
+        runs += [by_code[one] for one in drawn[len(runs) :]]
+    axes.add_collection(
+        Dots(axes, cells[np.concatenate(runs)], [len(run) for run in runs], shades[drawn], area), autolim=False
+    )
 
 
 class Dots(PathCollection):
-    """Many dots of one size and colour, which differ from a scatter plot in nothing but the time that they take.
+    """Dots of one size, many in a row of one colour, drawn as a scatter plot of each colour would be.
 
-    A scatter plot looks at its limits, its colours and its path anew each time that it is drawn, which is most of the
-    work where some hundred of them have a few hundred dots each.
+    A scatter plot looks at its limits, its colours and its path anew whenever it is drawn, which is most of the work
+    where some hundred of them have a few hundred dots each.
 
     Parameters
     ----------
@@ -266,37 +271,43 @@ class Dots(PathCollection):
         Where they will be.
     cells
         Coordinates of shape (cell, 2).
-    color
-        rgba of all of them.
+    lengths
+        How many cells in a row have the same colour, (run,).
+    colors
+        Colours of shape (run, rgba).
     area
         Area of a dot, in square points.
     """
 
-    def __init__(self, axes: Axes, cells: NDArray[np.float64], color: NDArray[np.float64], area: float) -> None:
-        super().__init__(
-            [_DOT],
-            [area],
-            offsets=cells,
-            offset_transform=axes.transData,
-            facecolors=[color],
-            edgecolors=[color],
-            linewidths=0,
-        )
+    def __init__(
+        self,
+        axes: Axes,
+        cells: NDArray[np.float64],
+        lengths: Sequence[int],
+        colors: NDArray[np.float64],
+        area: float,
+    ) -> None:
+        super().__init__([_DOT], [area], offsets=cells, offset_transform=axes.transData, linewidths=0)
+        self.lengths, self.colors = lengths, colors
         self.set_transform(IdentityTransform())
         self.set_rasterized(True)
+
+    def get_facecolor(self) -> Any:
+        """Return the colour of each dot, (cell, rgba)."""
+        return np.repeat(self.colors, self.lengths, axis=0)
 
     def _draw(self, renderer: RendererBase) -> None:
         figure = self.get_figure(root=True)
         if figure is None or not self.get_visible():
             return
-        [color] = np.asarray(self.get_facecolor())
         context = renderer.new_gc()
         context.set_clip_rectangle(self.get_clip_box())  # a panel is a rectangle
-        context.set_foreground(tuple(color), True)  # an edge without a width is drawn all the same
         context.set_linewidth(0.0)
-        scale = math.sqrt(float(self.get_sizes()[0])) * figure.dpi / POINTS_PER_INCH
-        places = Path(np.asarray(self.get_offsets()))
-        renderer.draw_markers(context, _DOT, Affine2D().scale(scale), places, self.get_offset_transform(), tuple(color))
+        shape = Affine2D().scale(math.sqrt(float(self.get_sizes()[0])) * figure.dpi / POINTS_PER_INCH)
+        places = np.split(np.asarray(self.get_offsets()), np.cumsum(self.lengths)[:-1])
+        for own, color in zip(places, self.colors, strict=True):
+            context.set_foreground(tuple(color), True)  # an edge without a width is drawn all the same
+            renderer.draw_markers(context, _DOT, shape, Path(own), self.get_offset_transform(), tuple(color))
         context.restore()
         self.stale = False
 
