@@ -8,6 +8,7 @@ process is killed.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -119,7 +120,7 @@ class DrawingProcess:
                 stem, draw = waiting.popleft()
             except IndexError:
                 break
-            is_able = self._ask({"figures": ({stem: draw}, *self._where)})
+            is_able = self._ask({"figures": ((stem, draw), *self._where)})
             if not is_able:
                 undrawn.append((stem, draw))
         self._is_busy = False
@@ -166,14 +167,15 @@ def serve() -> None:
 
 def _answer(requests: IO[bytes], replies: IO[bytes]) -> bool:
     """Meet one request; return False where there is none."""
-    from tissue_crosstalk.core.plots.style import save_figures
+    from tissue_crosstalk.core.plots.style import save_here
 
     try:
         request = pickle.load(requests)
         if "settings" in request:
             mpl.rcParams.update(request["settings"])
         else:
-            save_figures(*request["figures"])
+            [stem, draw], folder, suffixes = request["figures"]
+            save_here([(stem, draw)], Path(folder), suffixes)
         reply = _DONE
     except EOFError:
         return False
@@ -181,4 +183,8 @@ def _answer(requests: IO[bytes], replies: IO[bytes]) -> bool:
         reply = _FAILED
     replies.write(reply)
     replies.flush()
+    # A figure is cycles of objects. What is left when they are gone stays, and need not be looked at again.
+    request = draw = None
+    gc.collect()
+    gc.freeze()
     return True

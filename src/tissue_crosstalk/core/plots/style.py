@@ -189,17 +189,19 @@ def save_figures(
     to_draw = {stem: given for stem, given in figures.items() if callable(given)}
     drawn = {stem: given for stem, given in figures.items() if not callable(given)}
     helpers = n_helpers(len(to_draw))
-    with ExitStack() as stack:
+    with quick_collection(), ExitStack() as stack:
         items: Iterable[tuple[str, Callable[[], Figure]]] = to_draw.items()
         if helpers:
             # Closed before anything is raised: other processes must not write any more then.
             items = stack.enter_context(closing(shared(to_draw, Path(folder), suffixes, helpers)))
-        _save(itertools.chain(drawn.items(), items), Path(folder), suffixes)
+        save_here(itertools.chain(drawn.items(), items), Path(folder), suffixes)
 
 
-def _save(figures: Iterable[tuple[str, Figure | Callable[[], Figure]]], folder: Path, suffixes: Sequence[str]) -> None:
-    """Write figures in this process."""
-    with quick_collection(), ThreadPoolExecutor(1) as others:
+def save_here(
+    figures: Iterable[tuple[str, Figure | Callable[[], Figure]]], folder: Path, suffixes: Sequence[str]
+) -> None:
+    """Write figures as :func:`save_figures` does, by this process alone."""
+    with ThreadPoolExecutor(1) as others:
         writing: list[Future[None]] = []
         for stem, given in figures:
             figure = given() if callable(given) else given
