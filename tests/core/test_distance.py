@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tissue_crosstalk.core.distance import HISTOGRAM_COLUMNS, TABLE_COLUMNS, DistanceBins
+from tissue_crosstalk.core.distance import (
+    HISTOGRAM_COLUMNS,
+    TABLE_COLUMNS,
+    DistanceBins,
+    _stable_order,
+    memory_layout,
+)
 from tissue_crosstalk.core.errors import ParameterError, ResultError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -349,6 +355,87 @@ def test_pairs_of_shards_merged_are_those_of_the_whole(cut: list[int], seed: int
     pd.testing.assert_frame_equal(merged.by_pair(), naive_pairs([chunk]), check_dtype=False, rtol=1e-11)
     beyond = (sender >= 0) & ~((distance >= 0) & (distance < 20.0))
     assert merged.elsewhere() == {name: beyond[receiver == label].sum() for label, name in enumerate(TYPES)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_how_arrays_lie_in_memory_does_not_matter(seed: int) -> None:
+    """Attention as the columns of a table have it, (neighbor, head, cell): the same numbers but for rounding."""
+    patterns, distance, receiver, sender = random_chunk(seed)
+    plain, by_slot = DistanceBins(TYPES, 2, 40.0), DistanceBins(TYPES, 2, 40.0)
+    plain.add(patterns, distance, receiver, sender)
+    view = np.ascontiguousarray(patterns.transpose(2, 0, 1)).transpose(1, 2, 0)
+    assert (memory_layout(patterns), memory_layout(view)) == ("C", "F")
+    by_slot.add(view, np.asfortranarray(distance), receiver, np.asfortranarray(sender))
+    assert_same(by_slot.table(1), plain.table(1), rtol=1e-12)
+    assert by_slot.largest_attention(1) == plain.largest_attention(1)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_groups_serve_every_flavor(layout: Literal["C", "F"]) -> None:
+    """Edges are sorted once; the maximum over heads may be known already. Nothing changes until it is taken in."""
+    patterns, distance, receiver, sender = random_chunk(4)
+    bins = DistanceBins(TYPES, 2, 40.0)
+    groups = bins.group(distance, receiver, sender, layout=layout)
+    for flavor in (patterns, np.sqrt(patterns)):
+        alone, together = DistanceBins(TYPES, 2, 40.0), DistanceBins(TYPES, 2, 40.0)
+        alone.add(flavor, distance, receiver, sender)
+        for moments in (bins.moments(flavor, groups), bins.moments(flavor, groups, flavor.max(axis=0))):
+            assert (np.diff(moments.triples) > 0).all()
+            together = DistanceBins(TYPES, 2, 40.0)
+            together.absorb(moments)
+            assert_same(together.table(1), alone.table(1), rtol=1e-12)
+            assert together.largest_attention(1) == alone.largest_attention(1)
+    assert bins.n_edges == 0
+
+
+def test_groups_hold_each_edge_once_in_order() -> None:
+    """By hand: B at 1 and T at 7 and 2 beside a padded slot; T's own neighbor beyond all bins."""
+    bins = DistanceBins(TYPES, 1, max_distance=10.0, bin_size=5.0)
+    distance = np.array([[7.0, 1.0], [2.0, np.inf], [99.0, 3.0]])
+    sender = np.array([[1, 0], [1, -1], [1, 1]])
+    groups = bins.group(distance, np.array([0, 0, 1]), sender)
+    # (receiver, sender, bin) of three types and three bins, the last for those in none: 9 r + 3 s + b.
+    assert groups.triples.tolist() == [0, 3, 4, 12, 14]
+    assert groups.count.tolist() == [1, 1, 1, 1, 1]
+    assert groups.slots.tolist() == [1, 2, 0, 5, 4]
+    assert groups.sorted(distance).tolist() == [1.0, 2.0, 7.0, 3.0, 99.0]
+    by_neighbor = bins.group(distance, np.array([0, 0, 1]), sender, layout="F")
+    assert by_neighbor.sorted(distance).tolist() == [1.0, 2.0, 7.0, 3.0, 99.0]
+
+
+def test_attention_of_another_shape_than_its_groups_is_refused() -> None:
+    bins = DistanceBins(TYPES, 2)
+    groups = bins.group(np.zeros((4, 5)), np.zeros(4, int), np.ones((4, 5), int))
+    with pytest.raises(ParameterError, match=r"`patterns` must have .* expected \(2, 4, 5\), got \(2, 5, 4\)"):
+        bins.moments(np.zeros((2, 5, 4)), groups)
+
+
+@given(keys=st.lists(st.integers(0, 2**33 - 1), max_size=50), bits=st.sampled_from([3, 16, 17, 33]))
+def test_keys_are_sorted_whatever_their_size(keys: list[int], bits: int) -> None:
+    given_keys = np.array([key % 2**bits for key in keys], dtype=np.int64)
+    expected = np.argsort(given_keys, kind="stable")
+    assert _stable_order(given_keys, 2**bits).tolist() == expected.tolist()
+
+
+def test_many_types_and_bins_equal_a_table_of_edges() -> None:
+    """More triples than sixteen bits can count."""
+    generator = np.random.default_rng(0)
+    names = [f"type {number}" for number in range(60)]
+    receiver, sender = generator.integers(0, 60, 50), generator.integers(0, 60, (50, 6))
+    distance, attention = generator.uniform(0, 100, (50, 6)), generator.random((1, 50, 6))
+    bins = DistanceBins(names, 1, 100.0, 1.0)
+    bins.add(attention, distance, receiver, sender)
+    table = bins.table(0)
+    expected = sorted(
+        (int(receiver[cell]), int(sender[cell, slot]), int(distance[cell, slot]), float(attention[0, cell, slot]))
+        for cell in range(50)
+        for slot in range(6)
+    )
+    assert len(table) == len(expected)
+    assert table["receiver"].tolist() == [names[row[0]] for row in expected]
+    assert table["sender"].tolist() == [names[row[1]] for row in expected]
+    assert table["distance_bin"].tolist() == [row[2] for row in expected]
+    assert table["mean"].tolist() == [row[3] for row in expected]
 
 
 def test_nothing_added_is_an_empty_table() -> None:

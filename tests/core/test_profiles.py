@@ -18,6 +18,7 @@ from tissue_crosstalk.core.profiles import (
     CellTotals,
     EdgeSample,
     HeadProfile,
+    Senders,
     compare_flavors,
     pair_table,
     strong_edges,
@@ -112,6 +113,23 @@ def test_totals_are_those_of_all_edges_whatever_the_shards(seed: int, order: lis
     assert totals.received[0] == 0  # it has no neighbor
 
 
+def test_totals_do_not_depend_on_how_arrays_lie_in_memory() -> None:
+    case = made(1)
+    by_slot = np.ascontiguousarray(case.attention.transpose(2, 0, 1)).transpose(1, 2, 0)
+    totals = CellTotals(30)
+    totals.add(by_slot, np.arange(30), np.asfortranarray(case.nn_idx))
+    received, sent = naive_totals(case)
+    np.testing.assert_allclose(totals.received, received, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(totals.sent, sent, rtol=1e-6, atol=1e-12)
+
+
+def test_senders_by_hand() -> None:
+    """Cells 1 and 4 of six are neighbors; the sums are of each one's slots, of padded ones nobody's."""
+    senders = Senders.of(np.array([[4, 1], [1, -1]], dtype=np.int32), 6)
+    assert senders.cells.tolist() == [1, 4]
+    assert senders.sums(np.array([[0.5, 0.25], [0.125, 9.0]])).tolist() == [0.375, 0.5]
+
+
 # --- What heads do
 
 
@@ -164,6 +182,25 @@ def test_heads_are_those_of_all_cells_whatever_the_shards(seed: int, order: list
     assert "D" not in set(table["receiver"])
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, rtol=1e-5, atol=1e-6)
     assert table["evenness"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("n_shards", [2, 5])
+def test_heads_of_shards_merged_are_those_of_the_whole(n_shards: int) -> None:
+    case = made(3)
+    merged = HeadProfile(TYPES, len(case.attention))
+    for part in np.array_split(np.arange(30), n_shards):
+        shard = HeadProfile(TYPES, len(case.attention))
+        shard.add(case.attention[:, part], case.labels[part], case.sender_labels[part])
+        merged.merge(shard)
+    pd.testing.assert_frame_equal(merged.table(), naive_heads(case), check_dtype=False, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_that_is_nothing_adds_nothing_to_the_entropy() -> None:
+    """0, and numbers so small that they are not normal: -p log p goes to 0 with p."""
+    profile = HeadProfile(("A",), 1)
+    attention = np.array([[[0.5, 0.0, 1e-45]]], dtype=np.float32)
+    profile.add(attention, np.array([0]), np.zeros((1, 3), int))
+    assert profile.table()["entropy"].item() == pytest.approx(math.log(2), rel=1e-6)
 
 
 def test_attention_that_sums_to_more_than_one_by_rounding_leaves_nothing_for_the_dummy_slot() -> None:

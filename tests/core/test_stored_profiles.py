@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from test_stored import BACK, N_NEIGHBORS, NEIGHBORS, TISSUE
 
 from tissue_crosstalk.core.distance import DistanceBins
+from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.stored_profiles import (
     AttentionProfiles,
@@ -241,6 +242,28 @@ def test_more_than_can_be_held_does_not_matter(
 ) -> None:
     monkeypatch.setattr("tissue_crosstalk.core.stored.HELD_BYTES", 100)
     assert_same(profiles_of(kept), profiles)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
+def test_threads_do_not_matter_to_the_last_bit(
+    kept: Stored, profiles: AttentionProfiles, monkeypatch: pytest.MonkeyPatch, n_threads: int
+) -> None:
+    monkeypatch.setattr("tissue_crosstalk.core.stored_profiles.threads", lambda: n_threads)
+    again = profiles_of(kept)
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(profiles, name), check_exact=True)
+    for flavor, bins in profiles.distance_bins.items():
+        pd.testing.assert_frame_equal(again.distance_bins[flavor].table(0), bins.table(0), check_exact=True)
+        assert again.distance_bins[flavor].largest_attention(0) == bins.largest_attention(0)
+
+
+def test_shards_of_other_cells_are_refused(kept: Stored, tmp_path: Path) -> None:
+    """Of one flavor, which is not the first to be read."""
+    shutil.copytree(kept.folder, tmp_path / "stored")
+    folder = tmp_path / "stored" / "flavored" / "flavor=info-weighted"
+    (folder / "part-00000.parquet").rename(folder / "part-00009.parquet")
+    with pytest.raises(ResultError, match="shard 0 of the tables holds different cells"):
+        profiles_of(replace(kept, folder=tmp_path / "stored"))
 
 
 def test_heads_are_described_by_vanilla_attention_also_where_it_is_not_among_the_flavors(

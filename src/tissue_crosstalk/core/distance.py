@@ -12,15 +12,20 @@ name                  shape          what
 ``_count``            (S,)           edges, the same for every head
 ``_mean``             (head, S)      mean attention
 ``_spread``           (head, S)      sum of squared deviations from that mean
-``_largest``          (head, S)      largest single attention, ``-inf`` where there is no edge
+``_largest``          (S,)           largest single attention of any head, ``-inf`` where there is no edge
 ====================  =============  ==================================================================
+
+Which triple an edge is of does not depend on head or flavor: :meth:`DistanceBins.group` sorts the edges of a chunk
+once, and :meth:`DistanceBins.moments` sums up whatever attention there is on them. Both leave the bins as they are, so
+that chunks can be worked on at the same time; :meth:`DistanceBins.absorb` takes them in, in an order of the caller's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,6 +45,67 @@ HISTOGRAM_COLUMNS: Final = (RECEIVER, DISTANCE_BIN, COUNT)
 
 # Three float64 per entry: about 5 GB. Nobody can look at that many bins; a bin_size this small is a slip.
 _MOST_ENTRIES: Final = 200_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeGroups:
+    """The edges of a chunk of cells, sorted by (receiver, sender, bin).
+
+    Attributes
+    ----------
+    shape
+        (cell, neighbor) of the chunk.
+    layout
+        Whether slots are counted by cell (``C``) or by neighbor (``F``): as the attention lies in memory.
+    slots
+        Number of the slot of each edge, (edge,); padded slots are left out.
+    starts
+        Where the edges of each group start, (group,).
+    count
+        Edges of each group, (group,).
+    triples
+        Which triple each group is, ascending, (group,).
+    """
+
+    shape: tuple[int, int]
+    layout: Literal["C", "F"]
+    slots: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    count: NDArray[np.int64]
+    triples: NDArray[np.intp]
+
+    def sorted(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values (cell, neighbor) of the edges, (edge,)."""
+        found: NDArray[Any] = values.ravel(order=self.layout).take(self.slots, mode="clip")  # all are within: quicker
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What the attention on some edges comes to.
+
+    Attributes
+    ----------
+    triples
+        Which (receiver, sender, bin) there are, ascending, (group,).
+    count
+        Edges, (group,).
+    mean, spread
+        Mean, and sum of squared deviations from it, (head, group).
+    largest
+        Largest attention of any head, (group,).
+    """
+
+    triples: NDArray[np.intp]
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    largest: NDArray[np.float64]
+
+
+def memory_layout(attention: NDArray[Any]) -> Literal["C", "F"]:
+    """Return the layout of :class:`EdgeGroups` in which attention (head, cell, neighbor) is read without a detour."""
+    return "F" if attention.strides[1] < attention.strides[2] else "C"
 
 
 class DistanceBins:
@@ -108,7 +174,7 @@ class DistanceBins:
         self._count = np.zeros(size, dtype=np.int64)
         self._mean = np.zeros((self.n_heads, size))
         self._spread = np.zeros((self.n_heads, size))
-        self._largest = np.full((self.n_heads, size), -np.inf)
+        self._largest = np.full(size, -np.inf)
 
     @property
     def n_bins(self) -> int:
@@ -142,45 +208,110 @@ class DistanceBins:
             If an edge has a distance that is not a number, or an attention that is not finite.
         """
         weight = np.asarray(patterns)
+        self._check_patterns(weight, np.shape(distance))
+        groups = self.group(distance, receiver_label, sender_label, layout=memory_layout(weight))
+        self.absorb(self.moments(weight, groups))
+
+    def group(
+        self,
+        distance: ArrayLike,
+        receiver_label: ArrayLike,
+        sender_label: ArrayLike,
+        *,
+        layout: Literal["C", "F"] = "C",
+    ) -> EdgeGroups:
+        """Sort the edges of a chunk of cells by (receiver, sender, bin), for the attention of all heads and flavors.
+
+        Parameters
+        ----------
+        distance, receiver_label, sender_label
+            As of :meth:`add`, also for the errors.
+        layout
+            See :class:`EdgeGroups`; :func:`memory_layout` returns that of attention.
+        """
         length = np.asarray(distance, dtype=np.float64)  # or float32 would round the limits as well
         receiver = np.asarray(receiver_label)
         sender = np.asarray(sender_label)
-        self._check_chunk(weight, length, receiver, sender)
-
-        kept = np.flatnonzero(sender >= 0)  # (edge,)
-        if kept.size == 0:
-            return
-        _, n_types, n_bins = self._shape
-        edge_length = length.reshape(-1)[kept]
+        self._check_chunk(length, receiver, sender)
+        n_cells, n_neighbors = length.shape
+        slot_sender = sender.ravel(order=layout)
+        edge_length = length.ravel(order=layout)
         is_near = (edge_length >= 0) & (edge_length < self.max_distance)
-        slot_bin = np.full(kept.size, self.n_bins)
+        slot_bin = np.full(edge_length.size, self.n_bins, dtype=np.int64)
         slot_bin[is_near] = np.floor(edge_length[is_near] / self.bin_size)
-        slot_receiver = receiver.astype(np.int64)[kept // sender.shape[1]]
-        slot_sender = sender.reshape(-1)[kept].astype(np.int64)
-        triple = (slot_receiver * n_types + slot_sender) * n_bins + slot_bin  # (edge,)
+        of_cells = receiver.astype(np.int64)
+        slot_receiver = np.repeat(of_cells, n_neighbors) if layout == "C" else np.tile(of_cells, n_neighbors)
+        _, n_types, n_bins = self._shape
+        triple = (slot_receiver * n_types + slot_sender) * n_bins + slot_bin
 
+        kept = np.flatnonzero(slot_sender >= 0)
+        is_full = kept.size == triple.size
+        triple = triple if is_full else triple[kept]
         all_counts = np.bincount(triple, minlength=self._count.size)
         touched = np.flatnonzero(all_counts)  # only these entries change: few, where types and bins are many
-        rank = np.zeros(self._count.size, dtype=np.int64)
-        rank[touched] = np.arange(touched.size)
-        group = rank[triple]  # (edge,)
+        order = _stable_order(triple, self._count.size)
         count = all_counts[touched]
+        return EdgeGroups(
+            shape=(n_cells, n_neighbors),
+            layout=layout,
+            slots=order if is_full else kept[order],
+            starts=np.cumsum(count) - count,
+            count=count,
+            triples=touched,
+        )
 
-        mean = np.empty((self.n_heads, touched.size))
-        spread = np.empty_like(mean)
-        largest = np.full_like(mean, -np.inf)
+    def moments(
+        self, patterns: ArrayLike, groups: EdgeGroups, strongest: NDArray[np.floating] | None = None
+    ) -> Moments:
+        """Return what the attention on grouped edges comes to.
+
+        Parameters
+        ----------
+        patterns
+            Attention, of shape (head, cell, neighbor), of any flavor.
+        groups
+            Its edges.
+        strongest
+            The maximum over heads, of shape (cell, neighbor), where it is known.
+
+        Raises
+        ------
+        ParameterError
+            If the shapes do not fit together.
+        ResultError
+            If an attention is not finite.
+        """
+        weight = np.asarray(patterns)
+        self._check_patterns(weight, groups.shape)
+        mean = np.zeros((self.n_heads, groups.count.size))
+        spread = np.zeros_like(mean)
+        if groups.slots.size == 0:
+            return Moments(groups.triples, groups.count, mean, spread, np.zeros(0))
         for head in range(self.n_heads):
-            value = weight[head].reshape(-1)[kept].astype(np.float64)
-            mean[head] = np.bincount(group, weights=value, minlength=touched.size) / count
+            value = groups.sorted(weight[head]).astype(np.float64)
+            mean[head] = np.add.reduceat(value, groups.starts) / groups.count
             if not np.isfinite(mean[head]).all():
                 raise ResultError(
                     "`patterns` must be finite on every edge. Got nan or inf; compute the attention again."
                 )
             # Two passes: deviations from the chunk's own mean lose no digits where sd << mean.
-            deviation = value - mean[head][group]
-            spread[head] = np.bincount(group, weights=deviation * deviation, minlength=touched.size)
-            np.maximum.at(largest[head], group, value)
-        self._absorb(touched, count, mean, spread, largest)
+            value -= np.repeat(mean[head], groups.count)
+            value *= value
+            spread[head] = np.add.reduceat(value, groups.starts)
+        of_any_head = groups.sorted(weight.max(axis=0) if strongest is None else strongest)
+        largest = np.maximum.reduceat(of_any_head, groups.starts).astype(np.float64)
+        return Moments(groups.triples, groups.count, mean, spread, largest)
+
+    def absorb(self, moments: Moments) -> None:
+        """Take in some moments, by the formula of Chan, Golub and LeVeque."""
+        touched, count = moments.triples, moments.count
+        before = self._count[touched]
+        total = before + count
+        shift = moments.mean - self._mean[:, touched]
+        self._mean[:, touched] += shift * (count / total)
+        self._spread[:, touched] += moments.spread + shift * shift * (before * (count / total))
+        self._largest[touched] = np.maximum(self._largest[touched], moments.largest)
+        self._count[touched] = total
 
     def merge(self, other: DistanceBins) -> None:
         """Take in what another accumulator has seen; `other` stays as it is.
@@ -200,12 +331,14 @@ class DistanceBins:
             if mine != theirs:
                 raise ParameterError(f"`other` must have the same {name}. Expected {mine!r}, got {theirs!r} instead.")
         touched = np.flatnonzero(other._count)
-        self._absorb(
-            touched,
-            other._count[touched],
-            other._mean[:, touched],
-            other._spread[:, touched],
-            other._largest[:, touched],
+        self.absorb(
+            Moments(
+                touched,
+                other._count[touched],
+                other._mean[:, touched],
+                other._spread[:, touched],
+                other._largest[touched],
+            )
         )
 
     def table(self, min_bin_count: int = 50) -> pd.DataFrame:
@@ -271,7 +404,7 @@ class DistanceBins:
             If `min_bin_count` is negative.
         """
         kept = self._kept(min_bin_count)
-        return float(self._largest[:, kept].max()) if kept.any() else 0.0
+        return float(self._largest[kept].max()) if kept.any() else 0.0
 
     def distance_histogram(self) -> pd.DataFrame:
         """Return how many edges each receiver type has per distance bin.
@@ -338,32 +471,20 @@ class DistanceBins:
         kept.reshape(self._shape)[:, :, -1] = False
         return kept
 
-    def _absorb(
-        self,
-        touched: NDArray[np.intp],
-        count: NDArray[np.int64],
-        mean: NDArray[np.float64],
-        spread: NDArray[np.float64],
-        largest: NDArray[np.float64],
-    ) -> None:
-        """Combine two sets of moments by the formula of Chan, Golub and LeVeque, on the entries `touched`."""
-        before = self._count[touched]
-        total = before + count
-        shift = mean - self._mean[:, touched]
-        self._mean[:, touched] += shift * (count / total)
-        self._spread[:, touched] += spread + shift * shift * (before * (count / total))
-        self._largest[:, touched] = np.maximum(self._largest[:, touched], largest)
-        self._count[touched] = total
+    def _check_patterns(self, weight: NDArray[Any], shape: tuple[int, ...]) -> None:
+        """Raise unless attention has all heads on edges of a shape (cell, neighbor)."""
+        wanted = (self.n_heads, *shape)
+        if len(shape) == 2 and weight.shape != wanted:
+            raise ParameterError(
+                f"`patterns` must have the shape (head, cell, neighbor): expected {wanted}, got {weight.shape} instead."
+            )
 
-    def _check_chunk(
-        self, weight: NDArray[Any], length: NDArray[Any], receiver: NDArray[Any], sender: NDArray[Any]
-    ) -> None:
-        """Raise unless the four arrays of a chunk fit together."""
+    def _check_chunk(self, length: NDArray[Any], receiver: NDArray[Any], sender: NDArray[Any]) -> None:
+        """Raise unless the arrays of a chunk fit together."""
         if length.ndim != 2:
             raise ParameterError(f"`distance` must have the shape (cell, neighbor). Got {length.shape} instead.")
         n_cells, n_neighbors = length.shape
         expected = {
-            "patterns": (weight.shape, (self.n_heads, n_cells, n_neighbors), "(head, cell, neighbor)"),
             "receiver_label": (receiver.shape, (n_cells,), "(cell,)"),
             "sender_label": (sender.shape, (n_cells, n_neighbors), "(cell, neighbor)"),
         }
@@ -380,6 +501,20 @@ class DistanceBins:
                 )
         if (np.isnan(length) & (sender >= 0)).any():
             raise ResultError("`distance` must be a number on every edge. Got nan; compute the neighbors again.")
+
+
+def _stable_order(keys: NDArray[np.int64], n_keys: int) -> NDArray[np.intp]:
+    """Return the order that sorts keys of at least 0 and below `n_keys`, the first of equal ones first.
+
+    Numbers of 16 bits are sorted by counting, in a fraction of the time; larger keys digit by digit.
+    """
+    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
+    shift = 16
+    while n_keys > 1 << shift:
+        digit = ((keys >> shift) & 0xFFFF).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+        shift += 16
+    return order
 
 
 def _check_positive(name: str, value: float) -> None:

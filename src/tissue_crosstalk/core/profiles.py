@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import rankdata
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.distance import COUNT, MEAN, RECEIVER, SENDER, DistanceBins
@@ -47,6 +47,63 @@ MOST_SAMPLED: Final = 1_000_000
 """Edges by which flavors are compared, where a tissue has more."""
 
 _LEAST_RANKED: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Senders:
+    """The cells that are neighbors of some receivers.
+
+    Attributes
+    ----------
+    cells
+        Positions, ascending, each once, (sender,).
+    places
+        Place of each neighbor in `cells`, by slot, then by cell, (neighbor * cell,); one past the end where padded.
+    """
+
+    cells: npt.NDArray[np.int64]
+    places: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, nn_idx: npt.NDArray[np.integer], n_cells: int) -> Senders:
+        """Return the senders of neighbors (cell, neighbor), −1 where padded, in a tissue of `n_cells`."""
+        slots = nn_idx.ravel(order="F")
+        occurs = np.zeros(n_cells + 1, dtype=bool)
+        occurs[slots] = True  # a padded slot, −1, is the one past the last cell
+        cells = np.flatnonzero(occurs[:-1])
+        places = np.empty(n_cells + 1, dtype=np.intp)
+        places[cells] = np.arange(len(cells))
+        places[-1] = len(cells)
+        return cls(cells, places[slots])
+
+    def sums(self, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the sum of weights (cell, neighbor) of each sender, (sender,)."""
+        n_sums = len(self.cells) + 1
+        return _sums_by(self.places, weights.ravel(order="F"), n_sums)[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardTotals:
+    """What some receivers receive, and what is sent to them.
+
+    Attributes
+    ----------
+    receivers, received
+        Positions and sums, (receiver,).
+    senders, sent
+        Positions, each once, and sums, (sender,).
+    """
+
+    receivers: npt.NDArray[np.int64]
+    received: npt.NDArray[np.float64]
+    senders: npt.NDArray[np.int64]
+    sent: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, attention: npt.NDArray[np.float32], receivers: npt.NDArray[np.int64], senders: Senders) -> ShardTotals:
+        """Sum up attention (head, cell, neighbor), which is 0 where padded."""
+        mean = attention.mean(axis=0, dtype=np.float64)  # (cell, neighbor)
+        return cls(receivers, mean.sum(axis=1), senders.cells, senders.sums(mean))
 
 
 class CellTotals:
@@ -79,10 +136,12 @@ class CellTotals:
         nn_idx
             Positions of the neighbors, (cell, neighbor); −1 where padded.
         """
-        mean = attention.mean(axis=0, dtype=np.float64)  # (cell, neighbor)
-        present = nn_idx >= 0
-        self.received[receivers] = np.where(present, mean, 0.0).sum(axis=1)
-        self.sent += np.bincount(nn_idx[present], weights=mean[present], minlength=len(self.sent))
+        self.absorb(ShardTotals.of(attention, receivers, Senders.of(nn_idx, len(self.sent))))
+
+    def absorb(self, totals: ShardTotals) -> None:
+        """Take in the totals of some receivers."""
+        self.received[totals.receivers] = totals.received
+        self.sent[totals.senders] += totals.sent
 
 
 class HeadProfile:
@@ -122,13 +181,20 @@ class HeadProfile:
         n_types = len(self._cell_types)
         n_slots = 1 + (sender_label >= 0).sum(axis=1)  # with the dummy's
         some = n_slots > 1  # a cell without neighbors says nothing of a head
-        patterns, labels, n_slots = patterns[:, some], receiver_label[some].astype(np.int64), n_slots[some]
+        if not some.all():
+            patterns, receiver_label, n_slots = patterns[:, some], receiver_label[some], n_slots[some]
+        labels, most = receiver_label.astype(np.int64), np.log(n_slots)
         self._cells += np.bincount(labels, minlength=n_types)
         for head, pattern in enumerate(patterns):
             dummy = np.clip(1.0 - pattern.sum(axis=1, dtype=np.float64), 0.0, 1.0)
             entropy = _entropy_terms(pattern).sum(axis=1, dtype=np.float64) + _entropy_terms(dummy)
-            for place, measure in enumerate((dummy, entropy, entropy / np.log(n_slots))):
+            for place, measure in enumerate((dummy, entropy, entropy / most)):
                 self._sums[place, head] += np.bincount(labels, weights=measure, minlength=n_types)
+
+    def merge(self, other: HeadProfile) -> None:
+        """Take in what another profile of the same types and heads has seen."""
+        self._cells += other._cells
+        self._sums += other._sums
 
     def table(self) -> pd.DataFrame:
         """Return one row per head and receiver type that has cells with neighbors; others are left out.
@@ -158,8 +224,11 @@ class HeadProfile:
 
 def _entropy_terms(shares: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Return ``-p log p``, 0 where p is."""
-    logs: npt.NDArray[np.floating] = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    return -shares * logs
+    terms_of: npt.NDArray[np.floating] = np.maximum(shares, np.finfo(shares.dtype).tiny)  # all are normal numbers then
+    np.log(terms_of, out=terms_of)
+    terms_of *= shares
+    np.negative(terms_of, out=terms_of)
+    return terms_of
 
 
 class EdgeSample:
@@ -214,25 +283,100 @@ def compare_flavors(
         ``edges``.
     """
     rows: list[dict[str, object]] = []
-    for first, second in itertools.combinations(samples, 2):
-        mine, theirs = samples[first].strength, samples[second].strength
-        present = np.isfinite(mine) & np.isfinite(theirs)
-        by_type = {name: labels[samples[first].cells] == label for label, name in enumerate(cell_types)}
-        groups = by_type | {ALL_TYPES: np.ones(len(mine), dtype=bool)}
-        for name, members in groups.items():
-            kept = present & members[:, None]
-            n_edges = int(kept.sum())
-            if n_edges or name == ALL_TYPES:
-                correlation = _rank_correlation(mine[kept], theirs[kept])
-                rows.append({terms.FLAVOR: first, OTHER: second, RECEIVER: name, SPEARMAN: correlation, EDGES: n_edges})
+    ranks: dict[str, _Ranks] = {}
+    for pair in itertools.combinations(samples, 2):
+        present = np.isfinite(samples[pair[0]].strength) & np.isfinite(samples[pair[1]].strength)
+        for flavor in pair:
+            # The edges are the same in every flavor, as a rule: each is ranked once, and not once per pair.
+            if flavor not in ranks or not np.array_equal(ranks[flavor].present, present):
+                ranks[flavor] = _Ranks.of(samples[flavor], present, labels, len(cell_types))
+        of_types, of_all = ranks[pair[0]].agreement(ranks[pair[1]])
+        found = [row for row in zip(cell_types, *of_types, strict=True) if row[2] and row[0] != ALL_TYPES]
+        rows += [
+            {terms.FLAVOR: pair[0], OTHER: pair[1], RECEIVER: name, SPEARMAN: float(correlation), EDGES: int(n_edges)}
+            for name, correlation, n_edges in (*found, (ALL_TYPES, *of_all))
+        ]
     return pd.DataFrame(rows, columns=[terms.FLAVOR, OTHER, RECEIVER, SPEARMAN, EDGES])
 
 
-def _rank_correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
-    """Return Spearman's correlation, nan where it is undefined."""
-    if len(first) < _LEAST_RANKED or first.min() == first.max() or second.min() == second.max():
-        return float("nan")
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+@dataclass(frozen=True, eq=False)
+class _Ranks:
+    """Ranks of the edges of a sample, ties at their mean rank, less the mean of all.
+
+    Attributes
+    ----------
+    present
+        Which edges are ranked, (cell, neighbor).
+    types
+        Label of the receiver of each, (edge,).
+    n_types
+        Number of labels.
+    of_type, of_all
+        Ranks among the edges of the same type, and among all, (edge,).
+    """
+
+    present: npt.NDArray[np.bool_]
+    types: npt.NDArray[np.uint16]
+    n_types: int
+    of_type: npt.NDArray[np.float64]
+    of_all: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, sample: EdgeSample, present: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer], n_types: int
+    ) -> _Ranks:
+        """Rank the edges that are present, (cell, neighbor)."""
+        values = sample.strength[present]
+        types = np.repeat(labels[sample.cells].astype(np.uint16), present.sum(axis=1))
+        order = np.argsort(values)
+        of_all = _centered_ranks(values, order, np.zeros_like(types), 1)
+        by_type = order[np.argsort(types[order], kind="stable")]
+        return cls(present, types, n_types, _centered_ranks(values, by_type, types, n_types), of_all)
+
+    def agreement(
+        self, other: _Ranks
+    ) -> tuple[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]], tuple[float, int]]:
+        """Return correlations and numbers of edges: of each type, both (type,), and of all edges."""
+        correlations = _correlations(self.of_type, other.of_type, self.types, self.n_types)
+        of_all = _correlations(self.of_all, other.of_all, np.zeros_like(self.types), 1)
+        return (correlations, np.bincount(self.types, minlength=self.n_types)), (float(of_all[0]), len(self.types))
+
+
+def _centered_ranks(
+    values: npt.NDArray[np.float32], order: npt.NDArray[np.intp], groups: npt.NDArray[np.uint16], n_groups: int
+) -> npt.NDArray[np.float64]:
+    """Return the ranks of values within their groups, less the group's mean rank; `order` sorts by group, value."""
+    ranked, group = values[order], groups[order]
+    is_first = np.ones(len(values), dtype=bool)
+    is_first[1:] = (ranked[1:] != ranked[:-1]) | (group[1:] != group[:-1])
+    starts = np.flatnonzero(is_first)  # of the values that are alike
+    n_alike = np.diff(starts, append=len(values))
+    sizes = np.bincount(groups, minlength=n_groups)
+    middles = np.cumsum(sizes) - (sizes + 1) / 2  # of the group, where the first place of all is 0
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (n_alike - 1) / 2 - middles[group[starts]], n_alike)
+    return ranks
+
+
+def _correlations(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], groups: npt.NDArray[np.uint16], n_groups: int
+) -> npt.NDArray[np.float64]:
+    """Return the correlation of centered ranks in each group, (group,); nan where it is undefined."""
+    own, others, both = (
+        _sums_by(groups, products, n_groups) for products in (first * first, second * second, first * second)
+    )
+    spread = np.sqrt(own * others)
+    is_defined = (np.bincount(groups, minlength=n_groups) >= _LEAST_RANKED) & (spread > 0)
+    correlation = np.full(n_groups, np.nan)
+    correlation[is_defined] = np.clip(both[is_defined] / spread[is_defined], -1.0, 1.0)
+    return correlation
+
+
+def _sums_by(
+    groups: npt.NDArray[np.integer], values: npt.NDArray[np.float64], n_groups: int
+) -> npt.NDArray[np.float64]:
+    """Return the sum of values in each group, (group,)."""
+    return np.bincount(groups, weights=values, minlength=n_groups).astype(np.float64, copy=False)
 
 
 def strong_edges(
@@ -261,9 +405,10 @@ def strong_edges(
     """
     counts = np.zeros(n_types * n_types, dtype=np.int64)
     for shard in shards:
-        cell, slot = np.nonzero((shard.strength > thresholds[shard.receivers][:, None]) & (shard.nn_idx >= 0))
-        pair = labels[shard.receivers[cell]].astype(np.int64) * n_types + labels[shard.nn_idx[cell, slot]]
-        counts += np.bincount(pair, minlength=len(counts))
+        is_strong = (shard.strength > thresholds[shard.receivers][:, None]) & (shard.nn_idx >= 0)
+        slots = np.flatnonzero(is_strong)  # (edge,), by cell
+        receiver = labels[shard.receivers].astype(np.int64)[slots // shard.nn_idx.shape[1]]
+        counts += np.bincount(receiver * n_types + labels[shard.nn_idx.ravel()[slots]], minlength=len(counts))
     return counts.reshape(n_types, n_types)
 
 

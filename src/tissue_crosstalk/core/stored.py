@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +165,8 @@ def _inverse(positions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 class StoredShard:
     """One shard of attention.
 
+    Arrays with an axis of neighbors are views whose first axis in memory is that one, as the columns of the tables are.
+
     Attributes
     ----------
     receivers
@@ -184,7 +186,13 @@ class StoredShard:
 
     def sender_labels(self, cells: Cells) -> npt.NDArray[np.int16]:
         """Return the label in each slot, (cell, neighbor); −1 where padded."""
-        return np.where(self.nn_idx < 0, np.int16(terms.NO_NEIGHBOR), cells.labels[self.nn_idx])
+        return sender_labels(self.nn_idx, cells)
+
+
+def sender_labels(nn_idx: npt.NDArray[np.int32], cells: Cells) -> npt.NDArray[np.int16]:
+    """Return the label of each neighbor, (cell, neighbor); −1 where padded."""
+    # What is looked up for a padded slot, −1, is one past the last cell.
+    return np.append(cells.labels, np.int16(terms.NO_NEIGHBOR))[nn_idx]
 
 
 def read_shards(
@@ -213,53 +221,89 @@ def read_shards(
     ResultError
         If a folder lacks shards, or shards are of different cells.
     """
-    for shard in _tables_of_shards(attention, nn_idxs, nn_dists, flavor):
-        yield shard.arrays(cells)
+    for neighbors, attention_table in _tables_of_shards(attention, nn_idxs, nn_dists, flavor):
+        yield neighbors.with_attention(attention_table, cells)
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The files of one shard.
+
+    Attributes
+    ----------
+    number
+        Number of the shard.
+    attention, nn_idx, nn_dist
+        One file of each folder; `nn_dist` may be None.
+    """
+
+    number: int
+    attention: pads.Fragment
+    nn_idx: pads.Fragment
+    nn_dist: pads.Fragment | None
+
+    def n_heads(self) -> int:
+        """Return the number of heads, at least 1, without reading a row."""
+        return max(int(self.attention.count_rows()) // max(int(self.nn_idx.count_rows()), 1), 1)
+
+    def read_neighbors(self) -> ShardNeighbors:
+        """Read the neighbors; raise :class:`ResultError` if their tables are not of the same cells."""
+        neighbors = ShardNeighbors(
+            self.number, _read(self.nn_idx), None if self.nn_dist is None else _read(self.nn_dist)
+        )
+        neighbors.check(neighbors.nn_idx if neighbors.nn_dist is None else neighbors.nn_dist)
+        return neighbors
+
+    def read(self) -> tuple[ShardNeighbors, pa.Table]:
+        """Read neighbors and attention; raise :class:`ResultError` if they are not of the same cells."""
+        neighbors = self.read_neighbors()
+        return neighbors, neighbors.read_attention(self.attention)
 
 
 @dataclass(frozen=True, eq=False)
-class _ShardTables:
-    """One file of each of some tables, checked to be of the same cells."""
+class ShardNeighbors:
+    """The neighbors of the cells of one shard.
+
+    Attributes
+    ----------
+    number
+        Number of the shard.
+    nn_idx, nn_dist
+        See :mod:`tissue_crosstalk.core.tables`; `nn_dist` may be None.
+    """
 
     number: int
-    attention: pa.Table
     nn_idx: pa.Table
     nn_dist: pa.Table | None
-
-    @classmethod
-    def read(
-        cls, number: int, attention: pads.Fragment, nn_idx: pads.Fragment, nn_dist: pads.Fragment | None
-    ) -> _ShardTables:
-        """Read the files of one shard; raise :class:`ResultError` if they are not of the same cells."""
-        shard = cls(
-            number,
-            _read(attention, but=(terms.LABEL,)),
-            _read(nn_idx),
-            None if nn_dist is None else _read(nn_dist),
-        )
-        if not tables.same_order(shard._one_row_per_cell()):
-            raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
-        return shard
-
-    def _one_row_per_cell(self) -> list[pa.Table]:
-        one_head = self.attention.slice(0, len(self.attention) // tables.n_heads(self.attention))
-        return [one_head, self.nn_idx] + ([] if self.nn_dist is None else [self.nn_dist])
 
     def receivers(self, cells: Cells) -> npt.NDArray[np.int64]:
         """Return the positions of the cells, (cell,)."""
         return cells.positions(self.nn_idx.column(terms.CELL_IDX), self.number)
 
-    def arrays(self, cells: Cells) -> StoredShard:
+    def slots(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+        """Return positions of and distances to the neighbors, (cell, neighbor), as of :class:`StoredShard`."""
+        return tables.slots_array(self.nn_idx), None if self.nn_dist is None else tables.slots_array(self.nn_dist)
+
+    def with_attention(self, attention: pa.Table, cells: Cells) -> StoredShard:
         """Return the tables as arrays."""
-        dist = None if self.nn_dist is None else tables.slots_array(self.nn_dist)
-        patterns = tables.patterns_array(self.attention)
-        return StoredShard(self.receivers(cells), patterns, tables.slots_array(self.nn_idx), dist)
+        return StoredShard(self.receivers(cells), tables.patterns_array(attention), *self.slots())
+
+    def check(self, others: pa.Table) -> None:
+        """Raise :class:`ResultError` unless a table of one row per cell is of the same cells."""
+        if not tables.same_order([self.nn_idx, others]):
+            raise ResultError(f"shard {self.number} of the tables holds different cells: they are of different runs.")
+
+    def read_attention(self, file: pads.Fragment) -> pa.Table:
+        """Read attention, but for its labels; raise :class:`ResultError` unless it is of the same cells."""
+        table = _read(file, but=(terms.LABEL,))
+        self.check(table.slice(0, len(table) // tables.n_heads(table)))
+        return table
 
 
-def _tables_of_shards(
+def files_of_shards(
     attention: pads.Dataset, nn_idxs: pads.Dataset, nn_dists: pads.Dataset | None, flavor: str | None
-) -> Iterator[_ShardTables]:
-    """Read a shard at a time (see :func:`read_shards`)."""
+) -> list[ShardFiles]:
+    """Return the files of every shard (see :func:`read_shards`)."""
     attention_files = shard_files(attention, flavor)
     idx_files = shard_files(nn_idxs)
     dist_files = shard_files(nn_dists) if nn_dists is not None else None
@@ -271,21 +315,26 @@ def _tables_of_shards(
             + ("" if dist_files is None else f" and {terms.NN_DISTS} has {len(dist_files)}")
             + ": they must be of one run, and not empty. Run the extraction again."
         )
-    yield from _read_ahead(attention_files, idx_files, dist_files or [None] * len(idx_files))
+    by_shard = zip(attention_files, idx_files, dist_files or [None] * len(idx_files), strict=True)
+    return [ShardFiles(number, *files) for number, files in enumerate(by_shard)]
 
 
-def _read_ahead(*files: Sequence[pads.Fragment | None]) -> Iterator[_ShardTables]:
-    """Read a shard while the one before is worked on; `files` are those of each table."""
+def _tables_of_shards(
+    attention: pads.Dataset, nn_idxs: pads.Dataset, nn_dists: pads.Dataset | None, flavor: str | None
+) -> Iterator[tuple[ShardNeighbors, pa.Table]]:
+    """Read a shard while the one before is worked on (see :func:`read_shards`)."""
     with ThreadPoolExecutor(1) as reader:
-        waiting: Future[_ShardTables] | None = None
-        for number, of_shard in enumerate(zip(*files, strict=True)):
-            following = reader.submit(_ShardTables.read, number, *of_shard)
+        waiting: Future[tuple[ShardNeighbors, pa.Table]] | None = None
+        for files in files_of_shards(attention, nn_idxs, nn_dists, flavor):
+            following = reader.submit(files.read)
             if waiting is not None:
                 yield waiting.result()
             waiting = following
         if waiting is not None:
             yield waiting.result()
 
+
+Kept = TypeVar("Kept")
 
 HELD_BYTES: Final = 2**30
 """Memory for shards that are read more than once; a tissue that needs more is read from disk again."""
@@ -318,39 +367,40 @@ class StoredStrength:
         if self._held is not None:
             yield from self._held
             return
-        held = _Held()
-        for shard in _tables_of_shards(*self._datasets):
+        held: Held[StrengthShard] = Held()
+        for neighbors, attention in _tables_of_shards(*self._datasets):
+            nn_idx, nn_dist = neighbors.slots()
             strength = StrengthShard(
-                shard.receivers(self._cells),
-                tables.strongest_head(shard.attention),
-                tables.slots_array(shard.nn_idx),
-                None if shard.nn_dist is None else tables.slots_array(shard.nn_dist),
+                neighbors.receivers(self._cells),
+                tables.strongest_head(attention),
+                np.ascontiguousarray(nn_idx),
+                None if nn_dist is None else np.ascontiguousarray(nn_dist),
             )
-            held.add(strength)
+            held.add(strength, strength.n_bytes)
             yield strength
         self._held = held.shards
 
     def with_heads(self) -> Iterator[tuple[StoredShard, StrengthShard]]:
         """Read all shards with all heads; the maxima are at hand afterwards."""
-        held = _Held()
-        for tables_of_shard in _tables_of_shards(*self._datasets):
-            shard = tables_of_shard.arrays(self._cells)
+        held: Held[StrengthShard] = Held()
+        for neighbors, attention in _tables_of_shards(*self._datasets):
+            shard = neighbors.with_attention(attention, self._cells)
             strength = StrengthShard(shard.receivers, shard.attention.max(axis=0), shard.nn_idx, shard.nn_dist)
-            held.add(strength)
+            held.add(strength, strength.n_bytes)
             yield shard, strength
         self._held = held.shards
 
 
-class _Held:
+class Held(Generic[Kept]):
     """Shards kept for the next time, or none of them where they need too much memory."""
 
     def __init__(self) -> None:
-        self.shards: list[StrengthShard] | None = []
+        self.shards: list[Kept] | None = []
         self._size = 0
 
-    def add(self, shard: StrengthShard) -> None:
-        """Keep a shard."""
-        self._size += shard.n_bytes
+    def add(self, shard: Kept, n_bytes: int) -> None:
+        """Keep a shard of so many bytes."""
+        self._size += n_bytes
         if self.shards is not None and self._size <= HELD_BYTES:
             self.shards.append(shard)
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.dataset as pads
 
-from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.distance import RECEIVER, SENDER, DistanceBins
+from tissue_crosstalk.core import tables, terms
+from tissue_crosstalk.core.distance import RECEIVER, SENDER, DistanceBins, Moments
 from tissue_crosstalk.core.profiles import (
     OTHER,
     RECEIVED,
@@ -21,12 +22,23 @@ from tissue_crosstalk.core.profiles import (
     CellTotals,
     EdgeSample,
     HeadProfile,
+    Senders,
+    ShardTotals,
     compare_flavors,
     pair_table,
     strong_edges,
 )
-from tissue_crosstalk.core.stored import Cells, StoredShard, StoredStrength, read_shards, stored_flavors
-from tissue_crosstalk.core.strong_edges import attention_thresholds, receiver_groups
+from tissue_crosstalk.core.stored import (
+    Cells,
+    Held,
+    ShardFiles,
+    StoredStrength,
+    files_of_shards,
+    sender_labels,
+    stored_flavors,
+)
+from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds, receiver_groups
+from tissue_crosstalk.core.workers import in_order, threads
 
 logger = logging.getLogger(__name__)
 
@@ -92,50 +104,156 @@ def profile_stored_attention(
         If the folders are not of one run.
     """
     known = Cells.read(cells)
+    flavors = stored_flavors(flavored_attention)
+    files = {flavor: files_of_shards(flavored_attention, nn_idxs, nn_dists, flavor) for flavor in flavors}
+    if terms.VANILLA not in files:  # it was not asked for, but heads are described by it
+        files = {terms.VANILLA: files_of_shards(attention_patterns, nn_idxs, nn_dists, None)} | files
+    sums = _Sums(known, flavors, files, max_distance, bin_size)
+    for shard in in_order(functools.partial(_profile_shard, known, sums.grouping), sums.shards(), threads()):
+        sums.absorb(shard)
+
     groups = receiver_groups(
         known.labels, len(known.cell_types), known.sections if thresholds_per == "section" else None
     )
-    flavors = stored_flavors(flavored_attention)
-    bins: dict[str, DistanceBins] = {}
-    totals: dict[str, npt.NDArray[np.float64]] = {}
-    samples: dict[str, EdgeSample] = {}
-    pairs: dict[str, pd.DataFrame] = {}
-    heads: HeadProfile | None = None
-    for flavor in flavors:
-        stored = StoredStrength(flavored_attention, nn_idxs, known, nn_dists=nn_dists, flavor=flavor)
-        received = CellTotals(len(known.names))
-        for shard, strength in stored.with_heads():
-            if flavor not in bins:
-                bins[flavor] = DistanceBins(known.cell_types, len(shard.attention), max_distance, bin_size)
-                samples[flavor] = EdgeSample(len(known.names), shard.nn_idx.shape[1])
-            _add_to_bins(bins[flavor], shard, known)
-            received.add(shard.attention, shard.receivers, shard.nn_idx)
-            samples[flavor].add(strength)
-            if flavor == terms.VANILLA:
-                heads = _add_to_heads(heads, shard, known)
-        totals |= {f"{RECEIVED}_{flavor}": received.received, f"{SENT}_{flavor}": received.sent}
+
+    def by_pair(flavor: str) -> pd.DataFrame:
+        held = sums.strength(flavor)
+        stored = StoredStrength(flavored_attention, nn_idxs, known, flavor=flavor) if held is None else held
         thresholds = attention_thresholds(stored, groups, int(groups.max()) + 1, strong_quantile)
         strong = strong_edges(stored, known.labels, len(known.cell_types), thresholds[groups])
-        pairs[flavor] = pair_table(bins[flavor], strong, known.labels)
-    by_head = {flavor: of_flavor.by_pair() for flavor, of_flavor in bins.items()}
-    if heads is None:  # the vanilla flavor was not asked for, but heads are described by it
-        vanilla: DistanceBins | None = None
-        for shard in read_shards(attention_patterns, nn_idxs, known, nn_dists=nn_dists):
-            heads = _add_to_heads(heads, shard, known)
-            vanilla = vanilla or DistanceBins(known.cell_types, len(shard.attention), max_distance, bin_size)
-            _add_to_bins(vanilla, shard, known)
-        if vanilla is not None:
-            by_head = {terms.VANILLA: vanilla.by_pair()} | by_head
-    for of_flavor in list(bins.values())[:1]:
-        _warn_of_unit(of_flavor)
+        return pair_table(sums.bins[flavor], strong, known.labels)
+
+    pairs = in_order(by_pair, flavors, threads() if sums.holds_strength else 1)
+    for bins in list(sums.bins.values())[:1]:
+        _warn_of_unit(bins)
     return AttentionProfiles(
-        distance_bins=bins,
-        by_pair=_of_flavors(pairs),
-        by_head=_of_flavors(by_head),
-        by_cell=pd.DataFrame(totals, index=pd.Index(known.names, dtype=object, name=terms.CELL_IDX), dtype=np.float32),
-        head_profile=pd.DataFrame() if heads is None else _with_categories(heads.table()),
-        flavor_agreement=_with_categories(compare_flavors(samples, known.labels, known.cell_types)),
+        distance_bins={flavor: sums.bins[flavor] for flavor in flavors},
+        by_pair=_of_flavors(dict(zip(flavors, pairs, strict=True))),
+        by_head=_of_flavors({flavor: bins.by_pair() for flavor, bins in sums.bins.items()}),
+        by_cell=sums.by_cell(),
+        head_profile=_with_categories(sums.heads.table()),
+        flavor_agreement=_with_categories(compare_flavors(sums.samples, known.labels, known.cell_types)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _OfFlavor:
+    """What one flavor of one shard comes to."""
+
+    moments: Moments
+    totals: ShardTotals
+    strength: StrengthShard
+
+
+@dataclass(frozen=True, eq=False)
+class _ShardProfile:
+    """What one shard comes to, by flavor, and its heads."""
+
+    of_flavors: dict[str, _OfFlavor]
+    heads: HeadProfile
+
+
+class _Sums:
+    """What all shards come to, taken in one after the other.
+
+    Parameters
+    ----------
+    cells
+        The cells of the tissue.
+    flavors
+        Those that totals and samples are wanted of.
+    files
+        By flavor, the files of the shards.
+    max_distance, bin_size
+        See :class:`~tissue_crosstalk.core.distance.DistanceBins`.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        flavors: Sequence[str],
+        files: Mapping[str, Sequence[ShardFiles]],
+        max_distance: float,
+        bin_size: float,
+    ) -> None:
+        self._cells, self._files = cells, files
+        n_heads = next(iter(files.values()))[0].n_heads()
+        self.bins = {flavor: DistanceBins(cells.cell_types, n_heads, max_distance, bin_size) for flavor in files}
+        self.heads = HeadProfile(cells.cell_types, n_heads)
+        self.samples: dict[str, EdgeSample] = {}
+        self._totals = {flavor: CellTotals(len(cells.names)) for flavor in flavors}
+        self._held: Held[dict[str, StrengthShard]] = Held()
+
+    @property
+    def grouping(self) -> DistanceBins:
+        """Bins by which edges are grouped, the same for every flavor."""
+        return next(iter(self.bins.values()))
+
+    @property
+    def holds_strength(self) -> bool:
+        """Whether the maxima over heads are at hand."""
+        return self._held.shards is not None
+
+    def shards(self) -> Iterator[dict[str, ShardFiles]]:
+        """Yield the files of each shard by flavor."""
+        for files in zip(*self._files.values(), strict=True):
+            yield dict(zip(self._files, files, strict=True))
+
+    def absorb(self, shard: _ShardProfile) -> None:
+        """Take in one shard."""
+        self.heads.merge(shard.heads)
+        for flavor, found in shard.of_flavors.items():
+            self.bins[flavor].absorb(found.moments)
+            if flavor in self._totals:
+                self._totals[flavor].absorb(found.totals)
+                if flavor not in self.samples:
+                    self.samples[flavor] = EdgeSample(len(self._cells.names), found.strength.nn_idx.shape[1])
+                self.samples[flavor].add(found.strength)
+        kept = {flavor: found.strength for flavor, found in shard.of_flavors.items() if flavor in self._totals}
+        neighbors = next(iter(shard.of_flavors.values())).strength  # the same arrays in every flavor
+        self._held.add(kept, sum(one.strength.nbytes for one in kept.values()) + neighbors.nn_idx.nbytes)
+
+    def strength(self, flavor: str) -> list[StrengthShard] | None:
+        """Return the maxima over heads of one flavor, or None where they were too many to be held."""
+        return None if self._held.shards is None else [shard[flavor] for shard in self._held.shards]
+
+    def by_cell(self) -> pd.DataFrame:
+        """Return attention received and sent, a row per cell."""
+        totals = {
+            f"{what}_{flavor}": getattr(of_flavor, what)
+            for flavor, of_flavor in self._totals.items()
+            for what in (RECEIVED, SENT)
+        }
+        names = pd.Index(self._cells.names, dtype=object, name=terms.CELL_IDX)
+        return pd.DataFrame(totals, index=names, dtype=np.float32)
+
+
+def _profile_shard(cells: Cells, bins: DistanceBins, files: Mapping[str, ShardFiles]) -> _ShardProfile:
+    """Sum up one shard: neighbors are read and edges sorted once for all flavors; `bins` stay as they are."""
+    neighbors = next(iter(files.values())).read_neighbors()
+    nn_idx, nn_dist = neighbors.slots()
+    assert nn_dist is not None
+    receivers = neighbors.receivers(cells)
+    receiver_label = cells.labels[receivers]
+    sender_label = sender_labels(nn_idx, cells)
+    groups = bins.group(nn_dist, receiver_label, sender_label, layout="F")
+    senders = Senders.of(nn_idx, len(cells.names))
+    by_cell = np.ascontiguousarray(nn_idx)
+    heads = HeadProfile(cells.cell_types, bins.n_heads)
+    of_flavors = {}
+    attention: npt.NDArray[np.float32] | None = None
+    for flavor, of_flavor in files.items():
+        # In the memory of the flavor before: to get fresh memory from the system takes longer than to fill it.
+        attention = tables.patterns_array(neighbors.read_attention(of_flavor.attention), out=attention)
+        strongest = attention.max(axis=0)
+        of_flavors[flavor] = _OfFlavor(
+            bins.moments(attention, groups, strongest),
+            ShardTotals.of(attention, receivers, senders),
+            StrengthShard(receivers, np.ascontiguousarray(strongest), by_cell),
+        )
+        if flavor == terms.VANILLA:
+            heads.add(attention, receiver_label, sender_label)
+    return _ShardProfile(of_flavors, heads)
 
 
 def binned_table(binned: Mapping[str, DistanceBins], min_bin_count: int) -> pd.DataFrame:
@@ -164,19 +282,8 @@ def profile_metrics(head_profile: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield from ((f"{name}.head {number}", float(value)) for number, value in by_head.items())
 
 
-def _add_to_bins(bins: DistanceBins, shard: StoredShard, cells: Cells) -> None:
-    assert shard.nn_dist is not None
-    bins.add(shard.attention, shard.nn_dist, cells.labels[shard.receivers], shard.sender_labels(cells))
-
-
-def _add_to_heads(heads: HeadProfile | None, shard: StoredShard, cells: Cells) -> HeadProfile:
-    profile = heads or HeadProfile(cells.cell_types, len(shard.attention))
-    profile.add(shard.attention, cells.labels[shard.receivers], shard.sender_labels(cells))
-    return profile
-
-
-def _of_flavors(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    labelled = [table.assign(**{terms.FLAVOR: flavor}) for flavor, table in tables.items()]
+def _of_flavors(by_flavor: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    labelled = [table.assign(**{terms.FLAVOR: flavor}) for flavor, table in by_flavor.items()]
     return _with_categories(pd.concat(labelled, ignore_index=True))
 
 

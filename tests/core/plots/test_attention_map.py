@@ -129,12 +129,34 @@ class TestMap:
         singly: Any = plot_attention_map(xy, received, sent).axes[0]
         monkeypatch.setattr(_tissue_panels, "MOST_SINGLY_COLORED", 100)
         blocks: Any = plot_attention_map(xy, received, sent).axes[0]
-        assert len(singly.collections) == 1
-        assert 100 < len(blocks.collections) <= 10 * N_LEVELS
+        assert len(singly.collections) == len(blocks.collections) == 1
+        [dots] = blocks.collections
+        assert 100 < len(dots.lengths) <= 10 * N_LEVELS
+        assert sum(dots.lengths) == 4000
         assert drawn(singly) == drawn(blocks)
-        first = [to_hex(artist.get_facecolors()[0]) for artist in blocks.collections[:20]]
+        first = [to_hex(color) for color in dots.colors[:20]]
         levels = [[to_hex(BLUES(level)) for level in range(N_LEVELS)].index(color) for color in first]
         assert levels != sorted(levels)
+
+    @pytest.mark.parametrize("suffix", [".png", ".svg"])
+    def test_dots_in_blocks_are_those_of_scatter_plots(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+    ) -> None:
+        """To the last byte, also at the edge of a panel, and where some are beneath all others."""
+        xy, received, sent = make_cells(3000)
+        received[:200] = np.nan
+        monkeypatch.setattr(_tissue_panels, "MOST_SINGLY_COLORED", 100)
+        quick = plot_attention_map(xy, received, sent)
+        plain: Any = plot_attention_map(xy, received, sent)
+        for axes in plain.axes[:2]:
+            for dots in list(axes.collections):
+                dots.remove()
+                runs = np.split(np.asarray(dots.get_offsets()), np.cumsum(dots.lengths)[:-1])
+                for (x, y), color in zip((run.T for run in runs), dots.colors, strict=True):
+                    axes.scatter(x, y, s=dots.get_sizes()[0], color=color, linewidths=0, marker="o", rasterized=True)
+        files = [save_figure(figure, tmp_path / f"{name}{suffix}") for name, figure in
+                 (("quick", quick), ("plain", plain))]  # fmt: skip
+        assert files[0].read_bytes() == files[1].read_bytes()
 
     def test_random_order(self) -> None:
         xy, received, sent = make_cells(200)

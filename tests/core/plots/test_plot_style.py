@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gc
 import hashlib
 import io
+import os
 import re
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.plots._drawing_processes import n_helpers
 from tissue_crosstalk.core.plots.style import (
     cell_type_palette,
     distinct_colors,
@@ -50,6 +54,17 @@ def small_figure() -> Figure:
         axes.scatter([0.2, 0.4], [0.3, 0.5], rasterized=True)
         axes.set_xlabel("distance (µm)")
         return figure
+
+
+def slow_figure(record: Path, number: int, *, fails: bool = False) -> Figure:
+    """Return a figure of its own, so slowly that other processes get their share; say which process drew it."""
+    time.sleep(0.1)
+    if fails:
+        raise RuntimeError("cannot be drawn")
+    figure = small_figure()
+    figure.text(0.5, 0.9, f"figure {number}")
+    (record / str(number)).write_text(str(os.getpid()))
+    return figure
 
 
 def seen_by(colors: tuple[str, ...], eyes: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -258,6 +273,75 @@ class TestSaving:
         for suffix in (".png", ".svg"):
             alone = save_figure(small_figure(), tmp_path / f"alone{suffix}").read_bytes()
             assert {(tmp_path / "all" / f"{name}{suffix}").read_bytes() for name in "ab"} == {alone}
+
+    @pytest.mark.parametrize("cores", [1, 2, 3])
+    def test_other_processes_write_the_same_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+    ) -> None:
+        """Also with settings of matplotlib's that the program has changed, and figures that are there already."""
+        monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+        with mpl.rc_context({"lines.dash_capstyle": "round", "xtick.direction": "in"}):
+            plans = {f"{number}": functools.partial(slow_figure, tmp_path, number) for number in range(24)}
+            figures = {stem: draw() for stem, draw in plans.items()}
+            save_figures(plans | {"24": small_figure()}, tmp_path / "all", (".png", ".svg"))
+            save_figures(figures | {"24": small_figure()}, tmp_path / "drawn", (".png", ".svg"))
+        names = {path.name for path in (tmp_path / "drawn").iterdir()}
+        assert len(names) == 50
+        assert {path.name for path in (tmp_path / "all").iterdir()} == names
+        for name in names:
+            assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "drawn" / name).read_bytes()
+
+    def test_other_processes_draw_their_share(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+        record = tmp_path / "processes"
+        record.mkdir()
+        plans = {f"{number}": functools.partial(slow_figure, record, number) for number in range(24)}
+        save_figures(plans, tmp_path / "all")
+        assert sorted(int(path.name) for path in record.iterdir()) == list(range(24))
+        assert len({path.read_text() for path in record.iterdir()}) == 2
+
+    def test_what_other_processes_cannot_draw_is_drawn_here(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a lambda, which no other process knows."""
+        monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+        plans = {str(number): functools.partial(lambda own: slow_figure(tmp_path, own), number) for number in range(24)}
+        save_figures(plans, tmp_path / "all")
+        assert len(list((tmp_path / "all").iterdir())) == 24
+        assert {(tmp_path / str(number)).read_text() for number in range(24)} == {str(os.getpid())}
+
+    @pytest.mark.parametrize("failing", [0, 12, 23])
+    def test_no_process_is_left_where_drawing_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    ) -> None:
+        monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+        started: list[subprocess.Popen[bytes]] = []
+        popen = subprocess.Popen
+
+        def remembered(*given: Any, **named: Any) -> subprocess.Popen[bytes]:
+            started.append(popen(*given, **named))
+            return started[-1]
+
+        monkeypatch.setattr(subprocess, "Popen", remembered)
+        plans = {
+            f"{number}": functools.partial(slow_figure, tmp_path, number, fails=number == failing)
+            for number in range(24)
+        }
+        threads = threading.active_count()
+        with pytest.raises(RuntimeError, match="cannot be drawn"):
+            save_figures(plans, tmp_path / "all")
+        assert len(started) == 2
+        assert all(process.returncode is not None for process in started)
+        assert threading.active_count() == threads
+
+    @pytest.mark.parametrize(
+        ("cores", "n_figures", "expected"), [(1, 99, 0), (2, 11, 0), (2, 12, 1), (8, 24, 2), (8, 999, 3)]
+    )
+    def test_processes_are_few(
+        self, monkeypatch: pytest.MonkeyPatch, cores: int, n_figures: int, expected: int
+    ) -> None:
+        monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+        assert n_helpers(n_figures) == expected
 
     def test_what_draws_figures_is_called_as_they_are_saved(self, tmp_path: Path) -> None:
         alive: list[weakref.ref[Figure]] = []

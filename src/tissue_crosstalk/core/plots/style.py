@@ -7,6 +7,7 @@ import functools
 import gc
 import hashlib
 import io
+import itertools
 import os
 import re
 import threading
@@ -14,7 +15,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from PIL import Image
 
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.files import whole_file
+from tissue_crosstalk.core.plots._drawing_processes import n_helpers, shared
 from tissue_crosstalk.core.plots._svg_fonts import with_fonts
 
 FONT_SIZE: Final = 7.0
@@ -173,6 +175,8 @@ def save_figures(
 ) -> None:
     """Write several figures as :func:`save_figure` does; files are compressed while the next figure is drawn.
 
+    Where there are many to be drawn, and more than one core, other processes draw some of them. Files are the same.
+
     Parameters
     ----------
     figures
@@ -182,12 +186,27 @@ def save_figures(
     suffixes
         File formats; each figure is written in all of them.
     """
-    with quick_collection(), ThreadPoolExecutor(1) as others:
+    to_draw = {stem: given for stem, given in figures.items() if callable(given)}
+    drawn = {stem: given for stem, given in figures.items() if not callable(given)}
+    helpers = n_helpers(len(to_draw))
+    with quick_collection(), ExitStack() as stack:
+        items: Iterable[tuple[str, Callable[[], Figure]]] = to_draw.items()
+        if helpers:
+            # Closed before anything is raised: other processes must not write any more then.
+            items = stack.enter_context(closing(shared(to_draw, Path(folder), suffixes, helpers)))
+        save_here(itertools.chain(drawn.items(), items), Path(folder), suffixes)
+
+
+def save_here(
+    figures: Iterable[tuple[str, Figure | Callable[[], Figure]]], folder: Path, suffixes: Sequence[str]
+) -> None:
+    """Write figures as :func:`save_figures` does, by this process alone."""
+    with ThreadPoolExecutor(1) as others:
         writing: list[Future[None]] = []
-        for stem, given in figures.items():
+        for stem, given in figures:
             figure = given() if callable(given) else given
             for suffix in suffixes:
-                target = Path(folder) / f"{stem}{suffix}"
+                target = folder / f"{stem}{suffix}"
                 content = _rendered(figure, target, PNG_DPI)
                 while writing:  # one waits at most: a queue of pixels could grow long
                     writing.pop().result()  # raises what went wrong

@@ -1,0 +1,57 @@
+"""Threads: results in the order of the parts, errors in their turn, nothing left over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tissue_crosstalk.core.workers import MOST_THREADS, in_order, threads
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_results_come_in_the_order_of_the_parts(n_threads: int) -> None:
+    def slowly(number: int) -> int:
+        time.sleep(0.02 if number % 2 == 0 else 0.0)  # every other part is overtaken
+        return number**2
+
+    assert list(in_order(slowly, range(9), n_threads)) == [number**2 for number in range(9)]
+    assert list(in_order(slowly, [], n_threads)) == []
+
+
+def test_parts_are_taken_as_they_are_needed() -> None:
+    """No more than one per thread is ahead of the consumer, and one besides."""
+    taken: list[int] = []
+
+    def parts() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = in_order(lambda number: number, parts(), n_threads=2)
+    assert next(results) == 0
+    assert len(taken) <= 4
+    del results
+    assert len(taken) <= 4
+
+
+def test_what_a_part_raises_is_raised_in_its_turn() -> None:
+    def function(number: int) -> int:
+        if number == 2:
+            raise ValueError("number 2")
+        return number
+
+    before = threading.active_count()
+    results = in_order(function, range(50), n_threads=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="number 2"):
+        next(results)
+    assert threading.active_count() == before
+
+
+def test_threads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, 1), (2, 2), (256, MOST_THREADS)):
+        monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        assert threads() == expected
