@@ -119,19 +119,15 @@ def _compute_shard(
 def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix) -> Senders:
     """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
     key_value_map, size = network.key_value_map(), network.row_block
-    parts = [
-        network.senders(
-            torch.from_numpy(expression[start : start + size].toarray()).to(network.device),
-            blocks=True,
-            key_value_map=key_value_map,
-        )
-        for start in range(0, max(1, expression.shape[0]), size)
-    ]
-    return Senders(
-        torch.cat([part.embedding for part in parts]),
-        torch.cat([part.key for part in parts]),
-        torch.cat([part.value for part in parts]),
-    )
+    n_rows, s = expression.shape[0], network.settings
+    embedding = torch.empty(n_rows, s.n_nn_embed, device=network.device)
+    key, value = (torch.empty(n_rows, s.n_heads, s.n_head_size, device=network.device) for _ in range(2))
+    for start in range(0, n_rows, size):
+        block = torch.from_numpy(expression[start : start + size].toarray()).to(network.device)
+        part = network.senders(block, blocks=True, key_value_map=key_value_map)
+        own = slice(start, start + len(block))
+        embedding[own], key[own], value[own] = part.embedding, part.key, part.value
+    return Senders(embedding, key, value)
 
 
 def extract_attention(
@@ -189,16 +185,30 @@ def attention_of_rows(
     receivers
         Rows of the receivers, ascending, (cell,).
     """
-    padded = neighbors.idx < 0
-    senders = np.union1d(receivers, neighbors.idx[~padded]).astype(np.int64)
-    patterns, norms = compute_shard(
-        network,
-        expression(senders),
-        np.where(padded, -1, np.searchsorted(senders, neighbors.idx)),
-        neighbors.dist,
-        labels[receivers],
-    )
+    senders, nn_rows = _renumbered(receivers, neighbors.idx)
+    patterns, norms = compute_shard(network, expression(senders), nn_rows, neighbors.dist, labels[receivers])
     return ShardAttention(receivers, senders, patterns, norms)
+
+
+def _renumbered(
+    receivers: npt.NDArray[np.int64], nn_idx: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return the rows of receivers and neighbors, ascending, and which of them is in each slot; −1 where padded."""
+    # Tables over the range of rows that occur: cells of a shard lie together, and sorting all edges takes longer.
+    first = int(min(receivers[0], nn_idx.min(where=nn_idx >= 0, initial=receivers[0])))
+    occurs = np.zeros(max(int(receivers[-1]), int(nn_idx.max())) + 1 - first, dtype=bool)
+    occurs[receivers - first] = True
+    padded = nn_idx < 0
+    has_padding = bool(padded.any())
+    rows = np.where(padded, receivers[0], nn_idx) - first if has_padding else nn_idx - first
+    occurs[rows.reshape(-1)] = True
+    senders = np.flatnonzero(occurs)
+    number = np.empty(len(occurs), dtype=np.int32)
+    number[senders] = np.arange(len(senders), dtype=np.int32)
+    nn_rows = number[rows]
+    if has_padding:
+        nn_rows[padded] = -1
+    return senders + first, nn_rows
 
 
 def predict(

@@ -277,14 +277,19 @@ def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = RO
         Rows in a block.
     """
     n_rows = rows[0].shape[0]
-    out = []
+    out: Tensor | None = None
     for start in range(0, n_rows, size):
         part = [r[start : start + size] for r in rows]
         n_part = part[0].shape[0]
         if n_part < size:
             part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, size - n_part]) for p in part]
-        out.append(function(*part)[:n_part])
-    return torch.cat(out) if out else function(*rows)
+        result = function(*part)[:n_part]
+        if n_part == n_rows:
+            return result
+        if out is None:
+            out = result.new_empty((n_rows, *result.shape[1:]))
+        out[start : start + n_part] = result
+    return function(*rows) if out is None else out
 
 
 class CrossAttentionNetwork(nn.Module):
