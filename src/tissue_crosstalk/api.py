@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.distance import DistanceBins
@@ -314,7 +313,7 @@ class AttentionModule:
         with whole_folder(target) as folder:
             for name, table in contents.items():
                 (folder / name).mkdir()
-                pq.write_table(table, folder / name / tables.shard_file(0))
+                tables.write_table(table, folder / name / tables.shard_file(0))
             description = {"flavor": self.flavor, "colors": dict(self._colors)}
             (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
 

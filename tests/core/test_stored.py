@@ -378,6 +378,17 @@ def test_a_folder_of_another_tissue_is_refused(stored: Stored, other_run: Stored
         read_all(stored)
 
 
+@pytest.mark.parametrize("name", ["attention_patterns", "nn_dists"])
+def test_a_folder_of_another_model_is_refused(stored: Stored, tmp_path: Path, name: str) -> None:
+    """The cells are the same, what is said of them is not."""
+    model = random_model(TISSUE, N_NEIGHBORS)
+    model.network.attention_layer.W_Q.mul_(2.0)
+    other = stored_attention(tmp_path / "other", TISSUE, NEIGHBORS, model)
+    exchange(stored, other, name)
+    with pytest.raises(ResultError, match=r"^shard 0 of the tables was made from different tissues, models or param"):
+        read_all(stored)
+
+
 def test_cells_of_another_tissue_are_refused(stored: Stored, other_run: Stored) -> None:
     exchange(stored, other_run, "cells")
     with pytest.raises(ResultError) as caught:

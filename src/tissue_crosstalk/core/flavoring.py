@@ -18,7 +18,7 @@ from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.flavors import check_flavors, weigh
-from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing, run_of
+from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing
 from tissue_crosstalk.core.stored import shard_files
 
 FLAVORED_ATTENTION = "flavored_attention"
@@ -98,7 +98,7 @@ def _one_run(files: dict[str, tuple[str, ...]]) -> str | None:
             f"the tables of one extraction have equally many shards, and some. {said[0].upper()}{said[1:]}: they are "
             "of different runs. Run the extraction again."
         )
-    runs = {run_of(file) for of_table in files.values() for file in of_table}
+    runs = {tables.run_of(pq.read_schema(file)) for of_table in files.values() for file in of_table}
     if len(runs) > 1:
         raise ResultError(
             f"the tables {', '.join(files)} do not belong together: they are of different runs. Run the extraction "

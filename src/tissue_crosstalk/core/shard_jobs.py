@@ -14,15 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables
 from tissue_crosstalk.core.files import Finished, Workspace, whole_file
-
-METADATA_KEY: Final = b"tissue_crosstalk"
 
 
 class ShardJob(Protocol):
@@ -157,7 +155,7 @@ class ShardStore:
 
     def _metadata(self, number: int) -> Mapping[bytes, bytes]:
         text = json.dumps({"fingerprint": self.fingerprint, "shard": [number, self.n_shards]})
-        return {METADATA_KEY: text.encode()}
+        return {tables.METADATA_KEY: text.encode()}
 
     def _is_right(self, file: Path) -> bool:
         if self.fingerprint is None:
@@ -167,7 +165,7 @@ class ShardStore:
             metadata = pq.read_metadata(file).metadata or {}
         except (OSError, pa.ArrowException):  # cut short, or none of ours
             return False
-        return bool(metadata.get(METADATA_KEY) == self._metadata(number)[METADATA_KEY])
+        return bool(metadata.get(tables.METADATA_KEY) == self._metadata(number)[tables.METADATA_KEY])
 
     def _discard(self) -> None:
         """Delete what another run left unfinished."""
@@ -209,13 +207,3 @@ def run_missing(
     for _ in bar:
         pass
     return store.finish()
-
-
-def run_of(file: str | Path) -> str | None:
-    """Return the fingerprint of the run that wrote a file; None for files of another origin."""
-    metadata = pq.read_metadata(file).metadata or {}
-    try:
-        fingerprint = json.loads(metadata.get(METADATA_KEY, b"{}")).get("fingerprint")
-    except (ValueError, AttributeError):
-        return None
-    return None if fingerprint is None else str(fingerprint)

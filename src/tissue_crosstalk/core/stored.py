@@ -292,6 +292,11 @@ class ShardNeighbors:
         """Raise :class:`ResultError` unless a table of one row per cell is of the same cells."""
         if not tables.same_order([self.nn_idx, others]):
             raise ResultError(f"shard {self.number} of the tables holds different cells: they are of different runs.")
+        if tables.run_of(self.nn_idx.schema) != tables.run_of(others.schema):
+            raise ResultError(
+                f"shard {self.number} of the tables was made from different tissues, models or parameters: they are of "
+                "different runs. Run the extraction and the flavoring again."
+            )
 
     def read_attention(self, file: pads.Fragment) -> pa.Table:
         """Read attention, but for its labels; raise :class:`ResultError` unless it is of the same cells."""

@@ -38,7 +38,7 @@ from tissue_crosstalk.core.stored import (
     stored_flavors,
 )
 from tissue_crosstalk.core.strong_edges import StrengthShard, attention_thresholds, receiver_groups
-from tissue_crosstalk.core.workers import in_order, threads
+from tissue_crosstalk.core.threads import in_order, threads
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ disk, categories in pandas, text in any other reader.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.attention import ShardAttention
     from tissue_crosstalk.core.neighbors import Neighbors
     from tissue_crosstalk.core.tissue import TissueCells
+
+METADATA_KEY: Final = b"tissue_crosstalk"
+"""Under which the schema of a file says what it was made from (see :mod:`~tissue_crosstalk.core.shard_jobs`)."""
 
 _ENCODINGS: Final = MappingProxyType({pa.float32(): "BYTE_STREAM_SPLIT", pa.int32(): "DELTA_BINARY_PACKED"})
 
@@ -276,3 +280,12 @@ def same_names(first: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
         return False
     is_same: bool = first.cast(pa.string()).equals(other.cast(pa.string()))
     return is_same
+
+
+def run_of(schema: pa.Schema) -> str | None:
+    """Return the fingerprint of the run that wrote a table; None for tables of another origin."""
+    try:
+        fingerprint = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}")).get("fingerprint")
+    except (ValueError, AttributeError):
+        return None
+    return None if fingerprint is None else str(fingerprint)

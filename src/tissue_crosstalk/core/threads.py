@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from tqdm import tqdm
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+MOST_THREADS: Final = 4
+"""Each holds a part in memory, and numpy leaves little for more of them to do."""
 
 
 class Each(Protocol):
@@ -58,3 +62,44 @@ def blas_in_one_thread() -> Iterator[None]:
 
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+def threads() -> int:
+    """Return how many threads are worth while: one per core at hand, but a few at most."""
+    import joblib
+
+    return min(int(joblib.cpu_count()), MOST_THREADS)
+
+
+def in_order(function: Callable[[_T], _R], parts: Iterable[_T], n_threads: int) -> Iterator[_R]:
+    """Yield what a function returns for each part, in the order of the parts.
+
+    Parts are taken as threads get free, so that no more than one result per thread, and one besides, is waiting.
+
+    Parameters
+    ----------
+    function
+        Must not change anything that another part needs.
+    parts
+        What to call it with.
+    n_threads
+        How many parts to work on at the same time. Results do not depend on it.
+
+    Yields
+    ------
+    object
+        Of each part. What a part raises is raised in its turn.
+
+    Examples
+    --------
+    >>> list(in_order(lambda number: number**2, [3, 1, 2], n_threads=2))
+    [9, 1, 4]
+    """
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[_R]] = deque()
+        for part in parts:
+            waiting.append(pool.submit(function, part))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

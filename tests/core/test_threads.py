@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tissue_crosstalk.core.workers import MOST_THREADS, in_order, threads
+from tissue_crosstalk.core.threads import MOST_THREADS, in_order, threads
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
