@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +85,37 @@ def test_a_zarr_store_is_a_tissue_like_any(study: Path, tmp_path: Path, awkward_
         )
     annotated = anndata.read_h5ad(tmp_path / "data/08_reporting/awkward/annotated_tissue.h5ad")
     assert (annotated.X != anndata.read_h5ad(awkward_keys["tissue"]).X).nnz == 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_shards(study: Path, tmp_path: Path, awkward_keys: dict[str, Any]) -> None:
+    """Killed with nothing to be done about it, in the middle of the extraction."""
+    model = str(study / "data/06_models/awkward/model")
+    given = {**awkward_keys, "model": model, "extraction": {"cells_per_shard": 2}}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_project(whole, "attention", **given)
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'tests')!r}); from pathlib import Path; "
+        f"from sessions import run_project; run_project(Path({str(killed)!r}), 'attention', **{given!r})"
+    )
+    unfinished = killed / "data/07_model_output/awkward/.cells.unfinished"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(unfinished.glob("part-*"))) < 20:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    kept = {file.name: file.stat().st_ino for file in unfinished.glob("part-*")}
+    assert 20 <= len(kept) < 120
+    assert not (killed / "data/07_model_output/awkward/cells").exists()
+    run_project(killed, "attention", **given)
+    assert tables(killed) == tables(whole)
+    cells = killed / "data/07_model_output/awkward/cells"
+    same = sum((cells / name).stat().st_ino == inode for name, inode in kept.items())
+    assert same >= len(kept) - 1  # of the last one, another table may have been missing
+    hubs = [pd.read_parquet(root / "data/07_model_output/awkward/hubs.parquet") for root in (whole, killed)]
+    pd.testing.assert_frame_equal(*hubs, check_exact=True)

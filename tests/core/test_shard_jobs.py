@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tissue_crosstalk.core import shard_jobs
+from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.shard_jobs import (
     ShardJob,
@@ -185,15 +186,19 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path) -> None:
     assert store.path("right", 1).exists()
 
 
-def test_what_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, made: pa.Table | Path) -> None:
+def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     store = store_in(tmp_path)
     numbers: Sequence[int] = list(store.missing())
-    monkeypatch.setattr(shard_jobs, "write_shard", full)
-    with pytest.raises(OSError, match="No space left"):
-        list(run_here(Squares(store), numbers))
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_jobs.tables, "write_table", full)
+        words = r"left.unfinished/part-00000.parquet: this shard cannot be written: .*No space left.* Make room"
+        with pytest.raises(ResultError, match=words):
+            list(run_here(Squares(store), numbers))
+    done, _ = run(store_in(tmp_path))
+    assert done == [0, 1, 2, 3]
 
 
 def test_files_know_their_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,28 @@ def test_nothing_is_left_of_a_tissue_that_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NeighborError, match="needs at least n_neighbors = 25"):
         store_model_input(counts_adata(0), Workspace(tmp_path / "study"), TissueKeys(), **{**GIVEN, "n_neighbors": 25})
     assert not list((tmp_path / "study").glob("**/*"))
+
+
+@pytest.mark.parametrize("form", ["dense", "csr"])
+def test_nothing_of_all_cells_and_genes_is_ever_dense(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4,000 cells and 2,000 genes, 32 MB dense, far less is held at any time."""
+    n_cells, n_genes = 4_000, 2_000
+    counts = sparse.random(n_cells, n_genes, 0.005, format="csr", random_state=0, dtype=np.float32)
+    counts.data = np.ceil(counts.data * 5)
+    adata = ad.AnnData(X=counts.toarray() if form == "dense" else counts)
+    adata.obs["cell_type"] = ["a", "b"] * (n_cells // 2)
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(0, 100, (n_cells, 2))
+    adata.write_h5ad(tmp_path / "tissue.h5ad")
+    del adata, counts
+    monkeypatch.setattr(expression, "ROWS_AT_ONCE", 100)
+    opened = open_tissue(tmp_path / "tissue.h5ad")
+    tracemalloc.start()
+    try:
+        finished = store_model_input(opened, Workspace(tmp_path / "study"), TissueKeys(), **GIVEN)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6e6
+    assert ModelInput(open_tissue(finished.path)).expression(np.arange(n_cells)).nnz == pytest.approx(40_000, rel=0.01)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables
+from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace, whole_file
 
 
@@ -49,12 +50,24 @@ def compute_and_write(job: ShardJob, number: int) -> int:
 
 
 def write_shard(path: Path, made: pa.Table | Path) -> None:
-    """Write one file of a shard, whole or not at all."""
-    with whole_file(path) as unfinished:
-        if isinstance(made, Path):
-            link_or_copy(made, unfinished)
-        else:
-            tables.write_table(made, unfinished)
+    """Write one file of a shard, whole or not at all.
+
+    Raises
+    ------
+    ResultError
+        If it cannot be written.
+    """
+    try:
+        with whole_file(path) as unfinished:
+            if isinstance(made, Path):
+                link_or_copy(made, unfinished)
+            else:
+                tables.write_table(made, unfinished)
+    except OSError as error:
+        raise ResultError(
+            f"{path}: this shard cannot be written: {error}. Make room or give the folder write permission; the shards "
+            "that are finished are kept, and the next run goes on from them."
+        ) from error
 
 
 def link_or_copy(source: Path, target: Path) -> None:

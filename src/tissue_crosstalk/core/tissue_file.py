@@ -100,7 +100,8 @@ def _open(path: Path) -> Any:
         return zarr.open_group(str(path), mode="r")
     import h5py
 
-    return h5py.File(path, "r")
+    # Files of ours appear whole and are not changed in place, and a lock is what many shared file systems refuse.
+    return h5py.File(path, "r", locking=False)
 
 
 def copy_element(old: Any, new: h5py.Group, name: str) -> None:
