@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.threads import Each, one_by_one, side_by_side
@@ -403,7 +403,11 @@ def _expected_information(one: int, other: int, n_cells: int) -> float:
     reach = 12 * math.sqrt(mean * (1 - one / n_cells) * (1 - other / n_cells)) + 40
     lowest = max(0, one + other - n_cells, math.floor(mean - reach))
     common = np.arange(lowest, min(one, other, math.ceil(mean + reach)) + 1)
-    chance = stats.hypergeom.pmf(common, n_cells, one, other)
+    # From the ratios of neighboring chances: scipy's own take a hundred times as long, of fewer than 104,729 cells.
+    fewer = common[:-1].astype(np.float64)
+    ratios = (one - fewer) * (other - fewer) / ((fewer + 1) * (n_cells - one - other + fewer + 1))
+    logs = np.concatenate([[0.0], np.cumsum(np.log(ratios))])
+    chance = np.exp(logs - logs.max())
     return float(chance @ special.xlogy(common, common / mean) / chance.sum() / n_cells)
 
 
