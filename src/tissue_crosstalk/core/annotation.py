@@ -94,7 +94,10 @@ def _attention(flavored_attention: pads.Dataset, nn_idxs: pads.Dataset, cells: C
     counts = np.zeros(n_cells, dtype=np.int64)
     counts[receivers] = present.sum(axis=1)  # receivers are ascending: rows follow each other as they are
     starts = np.concatenate([[0], np.cumsum(counts)])
-    matrix = sparse.csr_matrix((strength[present], nn_idx[present], starts), shape=(n_cells, n_cells))
+    if starts[-1] <= np.iinfo(np.int32).max:  # else scipy makes a wider copy of the columns
+        starts = starts.astype(np.int32)
+    edges = (strength.reshape(-1), nn_idx.reshape(-1)) if present.all() else (strength[present], nn_idx[present])
+    matrix = sparse.csr_matrix((*edges, starts), shape=(n_cells, n_cells))
     matrix.sort_indices()
     return matrix
 

@@ -440,14 +440,19 @@ def strongest_head(
     nn_idx
         Positions of the neighbors, int32 (cell, neighbor).
     """
-    shards = list(StoredStrength(attention, nn_idxs, cells, flavor=flavor))
-    receivers = np.concatenate([shard.receivers for shard in shards])
-    order = np.argsort(receivers)
-    return (
-        receivers[order],
-        np.concatenate([shard.strength for shard in shards])[order],
-        np.concatenate([shard.nn_idx for shard in shards])[order],
-    )
+    n_cells = len(cells.names)
+    is_known = np.zeros(n_cells, dtype=bool)
+    strength, nn_idx = np.zeros((n_cells, 0), np.float32), np.zeros((n_cells, 0), np.int32)
+    for neighbors, table in _tables_of_shards(attention, nn_idxs, None, flavor):
+        rows, (own, _) = neighbors.receivers(cells), neighbors.slots()
+        if not is_known.any():
+            strength = np.zeros((n_cells, own.shape[1]), np.float32)
+            nn_idx = np.full(strength.shape, terms.NO_NEIGHBOR, np.int32)
+        is_known[rows], strength[rows], nn_idx[rows] = True, tables.strongest_head(table), own
+    receivers = np.flatnonzero(is_known)
+    if len(receivers) < n_cells:
+        strength, nn_idx = strength[receivers], nn_idx[receivers]
+    return receivers, strength, nn_idx
 
 
 def stored_flavors(attention: pads.Dataset) -> list[str]:

@@ -100,8 +100,7 @@ def _open(path: Path) -> Any:
         return zarr.open_group(str(path), mode="r")
     import h5py
 
-    # Files of ours appear whole and are not changed in place, and a lock is what many shared file systems refuse.
-    return h5py.File(path, "r", locking=False)
+    return h5py.File(path, "r")
 
 
 def copy_element(old: Any, new: h5py.Group, name: str) -> None:
