@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anndata
 import pandas as pd
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_run_that_was_interrupted_after_its_training_does_not_train_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["seed", "epochs", "model", "history"])
+@pytest.mark.parametrize("change", ["seed", "epochs", "keys", "model", "history"])
 def test_another_training_is_trained(
     change: str, tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,11 @@ def test_another_training_is_trained(
         given = {"seed": 7}
     elif change == "epochs":
         given = {"training": {"max_epochs": 2}}
+    elif change == "keys":  # what the model says of its tissue is part of it
+        adata = anndata.read_h5ad(awkward_keys["tissue"])
+        adata.obs["other"] = adata.obs["kind"]
+        adata.write_h5ad(tmp_path / "renamed.h5ad")
+        given = {"tissue": str(tmp_path / "renamed.h5ad"), "labels_key": "other"}
     elif change == "model":
         file = models(tmp_path) / "model" / "model.safetensors"
         content = bytearray(file.read_bytes())
@@ -118,5 +124,5 @@ def test_another_training_is_trained(
     epochs = []
     run_epoch = Trainer.run_epoch
     monkeypatch.setattr(Trainer, "run_epoch", lambda *args: epochs.append(args[1]) or run_epoch(*args))
-    run_project(tmp_path, "training", **awkward_keys, **given)
+    run_project(tmp_path, "training", **{**awkward_keys, **given})
     assert epochs == ([0, 1] if change == "epochs" else [0, 1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -13,6 +14,7 @@ from naive import Stored, random_model, stored_attention
 from scipy import sparse
 from test_stored import BACK, N_NEIGHBORS, NEIGHBORS, TISSUE
 
+from tissue_crosstalk.core import tissue_file
 from tissue_crosstalk.core.annotation import AnnotatedFile, annotate_tissue
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.hubs import HubSettings
@@ -93,6 +95,26 @@ def test_on_disk_as_in_memory(kind: str, kept: Stored, tmp_path: Path) -> None:
     }  # fmt: skip
     np.testing.assert_array_equal(back.X.toarray(), expected.X.toarray())
     np.testing.assert_array_equal(back.raw.X.toarray(), expected.raw.X.toarray())
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_matrices_are_not_read_whole(kind: str, kept: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"tissue.{kind}"
+    stored = tissue()
+    stored.obs.index.name = None
+    stored.write_zarr(path) if kind == "zarr" else stored.write_h5ad(path)
+    found = annotated(open_tissue(path), kept)
+    assert isinstance(found, AnnotatedFile)
+    read = tissue_file._read
+
+    def small(element: Any) -> Any:
+        assert element.name.rsplit("/", maxsplit=1)[-1] not in {"X", "layers", "dense", "raw", "obsp", "near"}
+        return read(element)
+
+    monkeypatch.setattr(tissue_file, "_read", small)
+    found.write_h5ad(tmp_path / "annotated.h5ad", compression="gzip")
+    with h5py.File(tmp_path / "annotated.h5ad") as file:
+        assert file["obsp/attention/data"].compression == "gzip"
 
 
 def test_annotated_again_old_results_are_replaced(kept: Stored, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import anndata as ad
 import pyarrow as pa
 import pytest
-from test_extraction import NEIGHBORS, TISSUE, contents, extract, flavor
+from naive import random_model
+from test_extraction import MODEL, NEIGHBORS, TISSUE, contents, extract, flavor
 
 from tissue_crosstalk.core import cluster
 from tissue_crosstalk.core.cluster import connect, run_on, shard_runner
@@ -88,6 +90,22 @@ class Deadly:
         yield from files[1:]
 
 
+@dataclass(frozen=True)
+class Signed:
+    """A job that notes by which process each shard was done."""
+
+    job: ExtractionJob
+
+    @property
+    def store(self) -> ShardStore:
+        return self.job.store
+
+    def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
+        (self.store.workspace.folder / f"by-{number}").write_text(str(os.getpid()))
+        time.sleep(0.2)  # long enough for the others to come
+        yield from self.job.compute(number)
+
+
 def test_the_same_bytes_as_in_one_process(
     client: Any, tmp_path: Path, model_input: ad.AnnData, expected: dict[str, bytes]
 ) -> None:
@@ -101,6 +119,45 @@ def test_several_processes_do_it(client: Any, tmp_path: Path, model_input: ad.An
     workers = set(client.run(os.getpid).values())
     assert len(workers) == 3
     assert os.getpid() not in workers
+    extract(tmp_path, model_input, On(client, Signed), cells_per_shard=10)
+    pids = {int(file.read_text()) for file in tmp_path.glob("by-*")}
+    assert pids <= workers
+    assert len(pids) > 1
+
+
+@pytest.mark.slow
+def test_the_next_run_of_a_study_on_the_same_cluster_is_of_its_own_files(
+    client: Any, tmp_path: Path, model_input: ad.AnnData
+) -> None:
+    """Their names are the same: workers that live on must not take one model's, or one norm's, for the next one's."""
+    other = random_model(TISSUE, 7)
+    other.network.attention_layer.W_Q.mul_(1.5)
+    other.network.attention_layer.W_V.mul_(2.0)
+    for model in (MODEL, other):
+        extract(tmp_path / "there", model_input, On(client), model, cells_per_shard=10)
+        flavor(tmp_path / "there", run=On(client))
+        extract(tmp_path / "here", model_input, model=model, cells_per_shard=10)
+        flavor(tmp_path / "here")
+        assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_named(tmp_path: Path, model_input: ad.AnnData) -> None:
+    from distributed import LocalCluster
+
+    cluster_of_another = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+
+    class Ends(On):
+        def __call__(self, job: ShardJob, numbers: Sequence[int]) -> Iterator[int]:
+            for number in super().__call__(job, numbers):
+                yield number
+                cluster_of_another.close()
+
+    with (
+        connect(ClusterSettings(scheduler=cluster_of_another.scheduler_address, timeout=5)) as own,
+        pytest.raises(ClusterError, match=r"the connection to the Dask cluster was lost .* what is finished is kept"),
+    ):
+        extract(tmp_path / "there", model_input, Ends(own), cells_per_shard=2)
 
 
 @pytest.mark.slow
@@ -210,6 +267,12 @@ def test_nobody_at_the_address() -> None:
         pass
 
 
+def test_a_limit_that_is_no_amount() -> None:
+    settings = ClusterSettings(scheduler="local", memory_limit="lots")
+    with pytest.raises(ParameterError, match=r"cluster.memory_limit must be auto, .*'lots'"), connect(settings):
+        pass
+
+
 def test_no_scheduler_file(tmp_path: Path) -> None:
     settings = ClusterSettings(scheduler=str(tmp_path / "scheduler.json"))
     with pytest.raises(ClusterError, match=r"there is no scheduler file .*scheduler.json"), shard_runner(settings):
@@ -255,5 +318,5 @@ def test_workers_that_do_not_see_the_folder(client: Any, tmp_path: Path) -> None
 def test_workers_of_another_version(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "__version__", "99")
     job = Nothing(ShardStore(Workspace(tmp_path), ("a",), "f", 1))
-    with pytest.raises(ClusterError, match=r"has tissue-crosstalk 0.1.0, this process 99\. Use the same environment"):
+    with pytest.raises(ClusterError, match=r"has tissue-crosstalk 0.1.0, this run 99\. Use the same environment"):
         list(run_on(client, job, [0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from naive import counts_adata
 from scipy import sparse
 
 from tissue_crosstalk.core import expression
+from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.expression import Expression, RowShuffle, rows_at_once
+from tissue_crosstalk.core.tissue_file import open_tissue
 
 
 def shuffled(
@@ -57,9 +60,10 @@ def test_what_a_killed_run_left_is_not_read(tmp_path: Path) -> None:
 
 def test_with_many_genes_fewer_rows_are_read_at_once() -> None:
     """Dense blocks of 128 MiB at most, and at least a row."""
-    assert rows_at_once(500) == 50_000
-    assert rows_at_once(20_000) == 2**25 // 20_000
-    assert rows_at_once(2**26) == 1
+    assert rows_at_once(500, is_dense=True) == 50_000
+    assert rows_at_once(20_000, is_dense=True) == 2**25 // 20_000
+    assert rows_at_once(20_000, is_dense=False) == 8 * 2**25 // 20_000
+    assert rows_at_once(2**26, is_dense=True) == 1
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 100])
@@ -71,3 +75,27 @@ def test_blocks_are_the_rows(n_rows: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert [start for start, _ in blocks] == list(range(0, 30, n_rows))
     np.testing.assert_array_equal(sparse.vstack([rows for _, rows in blocks]).toarray(), adata.X[:, [4, 1]])
     assert found.place(3, 0) == "gene 'gene4' in cell 'cell3'"
+
+
+@pytest.mark.parametrize("columns", [None, [4, 1]], ids=["all genes", "some genes"])
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize(("part", "place", "value"), [
+    ("indices", 5, 10**8), ("indices", 5, -5), ("indices", 0, 30), ("indptr", 3, 1), ("indptr", -1, 10**6),
+])  # fmt: skip
+def test_a_sparse_matrix_that_contradicts_itself_is_refused(
+    part: str, place: int, value: int, where: str, form: str, columns: list[int] | None, tmp_path: Path
+) -> None:
+    """Rather than read from somewhere in memory, or crash."""
+    adata = counts_adata(1)
+    adata.X = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[form](adata.X)
+    adata.write_h5ad(tmp_path / "tissue.h5ad")
+    if where == "memory":
+        getattr(adata.X, part)[place] = value
+    else:
+        with h5py.File(tmp_path / "tissue.h5ad", "r+") as file:
+            file[f"X/{part}"][place] = value
+        adata = open_tissue(tmp_path / "tissue.h5ad")
+    wanted = None if columns is None else np.array(columns)
+    with pytest.raises(TissueError, match="X is damaged: .* Write the tissue again"):
+        list(Expression.of(adata, None, wanted).blocks())

@@ -201,6 +201,37 @@ def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path: Path, monkey
     assert done == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("left", ["nothing", "another run's"])
+def test_a_shard_that_is_said_to_be_done_but_is_not_is_found(tmp_path: Path, left: str) -> None:
+    """A worker may write where nobody looks, or too late."""
+    store = store_in(tmp_path)
+
+    def lies(job: ShardJob, numbers: Sequence[int]) -> Iterator[int]:
+        yield from run_here(job, [number for number in numbers if number != 2])
+        if left != "nothing":
+            other = store_in(tmp_path, "another")
+            write_shard(store.path("left", 2), other.stamp(pa.table({"value": [7]}), 2))
+        yield 2
+
+    with pytest.raises(ResultError, match=r"left.unfinished/part-00002.parquet is not there, or of another run"):
+        run_missing(store, Squares(store), list(store.missing()), lies, description="", progress=False)
+    assert not (tmp_path / "left").exists()
+    done, _ = run(store_in(tmp_path))
+    assert done == [2]
+
+
+def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "study")
+    with workspace.alone():
+        words = r"study: another run is at work there\. Wait until it ends"
+        with pytest.raises(ResultError, match=words), Workspace(tmp_path / "study").alone():
+            pass
+        with Workspace(tmp_path / "other").alone():
+            pass
+    with workspace.alone():
+        pass
+
+
 def test_files_know_their_run(tmp_path: Path) -> None:
     run(store_in(tmp_path))
     assert run_of(pq.read_schema(tmp_path / "left" / "part-00000.parquet")) == "f"

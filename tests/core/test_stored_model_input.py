@@ -114,6 +114,17 @@ def test_one_from_anything_else_is_made_anew(change: str, tmp_path: Path) -> Non
     assert_same(from_anndata(open_tissue(again.path)), from_anndata(prepare_for_training(in_memory, keys, **given)))
 
 
+@pytest.mark.parametrize("part", ["cell_type", "section", "radius", "spatial"])
+def test_one_whose_cells_were_changed_in_memory_is_another(part: str, tmp_path: Path) -> None:
+    path = stored(tissue_on_disk(tmp_path), tmp_path)
+    adata = open_tissue(tmp_path / "tissue.h5ad")
+    if part == "spatial":
+        adata.obsm["spatial"] = adata.obsm["spatial"][::-1].copy()
+    else:
+        adata.obs[part] = adata.obs[part].to_numpy()[::-1]
+    assert store_model_input(adata, Workspace(path.parent), KEYS, **GIVEN).path != path
+
+
 def test_a_tissue_in_memory_is_stored_each_time(tmp_path: Path) -> None:
     """Nothing tells whether it is the same."""
     workspace = Workspace(tmp_path)

@@ -141,20 +141,24 @@ class AnnotatedFile:
     source: Path
     added: _Additions
 
-    def write_h5ad(self, filename: Path) -> None:
-        """Write the tissue, all that is in its file, with what it gets."""
+    def write_h5ad(
+        self, filename: Path, *, compression: str | None = None, compression_opts: int | None = None
+    ) -> None:
+        """Write the tissue, all that is in its file as it is there, with what it gets, compressed as asked for."""
         import h5py
         from anndata.io import write_elem
 
         added = self.added
+        given = {"compression": compression, "compression_opts": compression_opts}
+        kwargs = {name: value for name, value in given.items() if value is not None}
         with open_group(self.source) as old, h5py.File(filename, "w") as new:
             new.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            write_elem(new, "obs", added.obs)
-            write_elem(new, "uns", {**self.tissue.uns, **added.uns})
+            write_elem(new, "obs", added.obs, dataset_kwargs=kwargs)
+            write_elem(new, "uns", {**self.tissue.uns, **added.uns}, dataset_kwargs=kwargs)
             for name in sorted(set(old) - {"obs", "uns", "obsm", "obsp"}):
                 copy_element(old, new, name)
             for name in ("obsm", "obsp"):
                 entries = getattr(added, name)
-                write_elem(new, name, entries)
+                write_elem(new, name, entries, dataset_kwargs=kwargs)
                 for key in sorted(set(old.get(name, ())) - set(entries)):
                     copy_element(old[name], new[name], key)

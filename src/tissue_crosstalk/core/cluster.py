@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tissue_crosstalk import __version__
 from tissue_crosstalk.core.cluster_settings import LOCAL, ClusterSettings
-from tissue_crosstalk.core.errors import ClusterError
+from tissue_crosstalk.core.errors import ClusterError, ParameterError
 from tissue_crosstalk.core.shard_jobs import RunShards, ShardJob, compute_and_write, run_here
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
         If that fails; the message says what to set.
     """
     try:
+        import dask.utils
         import distributed
     except ImportError as error:
         raise ClusterError(
@@ -57,6 +58,13 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
             "cluster.scheduler=null to compute in this process."
         ) from error
     if settings.scheduler == LOCAL:
+        try:
+            if settings.memory_limit != "auto":
+                dask.utils.parse_bytes(settings.memory_limit)
+        except (ValueError, TypeError) as error:
+            raise ParameterError(
+                f"cluster.memory_limit must be auto, or an amount such as 4GiB. Got {settings.memory_limit!r} instead."
+            ) from error
         with (
             distributed.LocalCluster(
                 n_workers=settings.n_workers,
@@ -111,19 +119,28 @@ def run_on(client: Client, job: ShardJob, numbers: Sequence[int]) -> Iterator[in
     CrosstalkError
         What a shard raises.
     """
+    from concurrent.futures import CancelledError
+
     from distributed import KilledWorker, as_completed
+    from distributed.comm import CommClosedError
 
     if not numbers:
         return
     _check_workers(client, job)
     futures = client.map(
-        functools.partial(compute_and_write, job), list(numbers), pure=False, key=f"{type(job).__name__}-shard"
+        functools.partial(_work, __version__, job), list(numbers), pure=False, key=f"{type(job).__name__}-shard"
     )
     number_of = {future.key: number for future, number in zip(futures, numbers, strict=True)}
     try:
         for future in as_completed(futures):
             try:
                 future.result()
+            except (CancelledError, CommClosedError) as error:
+                said = " ".join(str(error).split())
+                raise ClusterError(
+                    f"the connection to the Dask cluster was lost ({said}). Start it again, and run again: what is "
+                    "finished is kept."
+                ) from error
             except KilledWorker as error:
                 raise ClusterError(
                     f"shard {number_of[future.key]} was given to several workers, and all died: they seem to lack "
@@ -135,15 +152,29 @@ def run_on(client: Client, job: ShardJob, numbers: Sequence[int]) -> Iterator[in
         client.cancel(futures)  # where this process gives up
 
 
+def _work(version: str, job: ShardJob, number: int) -> int:
+    """Do one shard on a worker, which may have joined only now."""
+    if version != __version__:
+        raise ClusterError(_OTHER_VERSION.format(worker="a Dask worker", theirs=__version__, ours=version))
+    return compute_and_write(job, number)
+
+
+_OTHER_VERSION = "{worker} has tissue-crosstalk {theirs}, this run {ours}. Use the same environment for both."
+
+
 def _check_workers(client: Client, job: ShardJob) -> None:
-    """Raise unless all workers see the folders that the shards are written to."""
+    """Raise unless all workers have this package, and see the folders that the shards are written to."""
     folder = str(job.store.workspace.folder.resolve())
-    for address, (version, sees) in client.run(_what_a_worker_has, folder).items():
+    try:
+        answers = client.run(_what_a_worker_has, folder)
+    except Exception as error:  # whatever a worker without this package, or without some other one, says
+        raise ClusterError(
+            f"the Dask workers cannot run tissue-crosstalk: {error}. Use the same environment for them as for this run."
+        ) from error
+    for address, (version, sees) in answers.items():
         if version != __version__:
-            raise ClusterError(
-                f"the Dask worker {address} has tissue-crosstalk {version or 'not installed'}, this process "
-                f"{__version__}. Use the same environment for both."
-            )
+            worker = f"the Dask worker {address}"
+            raise ClusterError(_OTHER_VERSION.format(worker=worker, theirs=version, ours=__version__))
         if not sees:
             raise ClusterError(
                 f"the Dask worker {address} does not see the folder {folder!r}. Workers and this process need a common "

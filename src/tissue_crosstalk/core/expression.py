@@ -27,10 +27,14 @@ ROWS_AT_ONCE = 50_000
 DENSE_AT_ONCE = 2**25
 """Elements that are read at once where they are dense: with many genes, fewer rows."""
 
+DENSER = 8
+"""How many times as many rows are read at once where they are sparse."""
 
-def rows_at_once(n_genes: int) -> int:
-    """Return how many rows of so many genes are read at once."""
-    return max(1, min(ROWS_AT_ONCE, DENSE_AT_ONCE // max(n_genes, 1)))
+
+def rows_at_once(n_genes: int, *, is_dense: bool) -> int:
+    """Return how many rows of so many genes are read at once, at least one."""
+    per_row = n_genes if is_dense else n_genes / DENSER
+    return max(1, min(ROWS_AT_ONCE, int(DENSE_AT_ONCE / max(per_row, 1))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +89,61 @@ class Expression:
         )
 
     def blocks(self) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Yield the first row and the rows of one block after the other, CSR float32 that nobody else holds."""
+        """Yield the first row and the rows of one block after the other, CSR float32 that nobody else holds.
+
+        Raises
+        ------
+        TissueError
+            If a sparse matrix contradicts itself.
+        """
         values = self.values
         if getattr(values, "format", None) == "csc":  # rows of a column-wise matrix cannot be read apart
-            in_memory: Any = values if sparse.issparse(values) else values.to_memory()
+            in_memory: Any = values if sparse.issparse(values) else self._read(values, slice(None))
+            self._check(in_memory)
             values = in_memory.tocsr()
-        n_cells, n_genes = values.shape
-        size = rows_at_once(n_genes)
-        for start in range(0, n_cells, size):
-            part = values[start : start + size]
+        if sparse.issparse(values):
+            self._check(values)
+        size = self.rows_at_once
+        for start in range(0, values.shape[0], size):
+            part = self._read(values, slice(start, start + size))
+            if sparse.issparse(part) and not sparse.issparse(values):  # from disk
+                self._check(part)
             rows = sparse.csr_matrix(part, dtype=np.float32, copy=True)
             rows = rows if self.columns is None else rows[:, self.columns]
             rows.sum_duplicates()
             rows.eliminate_zeros()
             yield start, rows
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a block: fewer where they are dense and many genes."""
+        return rows_at_once(self.values.shape[1], is_dense=not hasattr(self.values, "format"))
+
+    def _read(self, values: Any, rows: slice) -> Any:
+        """Read rows of the matrix; all of them of one on disk that is stored by columns."""
+        try:
+            return values.to_memory() if rows == slice(None) else values[rows]
+        except (ValueError, IndexError) as error:  # what scipy finds in a matrix that is cut short
+            raise TissueError(f"{self.where} is damaged: {error}. Write the tissue again.") from error
+
+    def _check(self, matrix: Any) -> None:
+        """Raise unless the entries of a sparse matrix are within it: scipy trusts files in that, and would crash."""
+        starts, indices = matrix.indptr, matrix.indices
+        n_minor = matrix.shape[0 if matrix.format == "csc" else 1]
+        in_order = starts[0] == 0 and bool((np.diff(starts) >= 0).all()) and starts[-1] <= len(indices)
+        if not in_order or len(matrix.data) != len(indices) or not _is_within(indices, n_minor):
+            raise TissueError(
+                f"{self.where} is damaged: entries of its sparse matrix lie outside of it. Write the tissue again."
+            )
+
     def place(self, row: int, column: int) -> str:
         """Return how to call one value."""
         gene = self.gene_names[column if self.columns is None else self.columns[column]]
         return f"gene {str(gene)!r} in cell {str(self.cell_names[row])!r}"
+
+
+def _is_within(indices: npt.NDArray[np.integer], size: int) -> bool:
+    return not len(indices) or bool(indices.min() >= 0 and indices.max() < size)
 
 
 @dataclass

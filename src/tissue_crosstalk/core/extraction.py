@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from tissue_crosstalk.core import tables, terms
-from tissue_crosstalk.core.devices import choose_device, full_precision
-from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.devices import check_device_name, choose_device, full_precision
+from tissue_crosstalk.core.errors import ClusterError, ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model_input import MODEL_INPUT_FILE, ModelInput
@@ -83,31 +85,45 @@ def extract_tables(
     ParameterError
         If `cells_per_shard` is below 1, or there is no such device.
     """
-    from tissue_crosstalk.core.checkpoint import save_model
-
+    check_device_name(device)
     known = ModelInput(model_input).cells
     _check_model(known, model)
     bounds = shards(known.n_cells, cells_per_shard)
-    source = source_of(model_input)
-    lent = workspace.unfinished("lent_to_extraction")  # what the shards are computed from, beside the model input
-    shutil.rmtree(lent, ignore_errors=True)
-    lent.mkdir(parents=True)
-    try:
-        save_model(model, lent / "model")
-        if source is None:  # it has to be a file for another process to read
-            source = lent / MODEL_INPUT_FILE
-            model_input.write_h5ad(source)
-        described = {"bounds": bounds, "device": choose_device(device).type, "allow_tf32": allow_tf32}
+    # Where others do the shards, it is their devices that count.
+    described = {
+        "bounds": bounds,
+        "device": choose_device(device).type if run is run_here else device,
+        "allow_tf32": allow_tf32,
+    }
+    workspace = Workspace(workspace.folder.resolve())  # others may work elsewhere
+    with workspace.alone(), _lent(workspace, model_input, model) as (source, model_folder):
         store = ShardStore(
-            workspace, TABLES, fingerprint_of(ATTENTION_FORMAT, described, source, lent / "model"), len(bounds)
+            workspace, TABLES, fingerprint_of(ATTENTION_FORMAT, described, source, model_folder), len(bounds)
         )
         missing = list(store.missing())
         _tell(len(bounds), len(missing))
-        job = ExtractionJob(store, source, lent / "model", tuple(bounds), device, allow_tf32)
+        job = ExtractionJob(store, source, model_folder, tuple(bounds), device, allow_tf32, uuid.uuid4().hex)
         return run_missing(store, job, missing, run, description="extracting attention", progress=progress)
+
+
+@contextmanager
+def _lent(workspace: Workspace, model_input: AnnData, model: CrosstalkModel) -> Iterator[tuple[Path, Path]]:
+    """Give the files that shards are computed from: the model input's own, where it has one, and the model's."""
+    from tissue_crosstalk.core.checkpoint import save_model
+
+    folder = workspace.unfinished("lent_to_extraction")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        save_model(model, folder / "model")
+        source = source_of(model_input)
+        if source is None:
+            source = folder / MODEL_INPUT_FILE
+            model_input.write_h5ad(source)
+        yield source.resolve(), folder / "model"
     finally:
         _opened.cache_clear()
-        shutil.rmtree(lent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tell(n_shards: int, n_missing: int) -> None:
@@ -155,6 +171,8 @@ class ExtractionJob:
         First row, and row after the last, of each shard.
     device, allow_tf32
         Where and how it is computed.
+    run_id
+        Of this run alone: the next one's files may have the same names.
     """
 
     store: ShardStore
@@ -163,12 +181,13 @@ class ExtractionJob:
     bounds: tuple[tuple[int, int], ...]
     device: str
     allow_tf32: bool
+    run_id: str
 
     def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
         """Yield the files of a shard."""
         from tissue_crosstalk.core.attention import attention_of_rows
 
-        model_input, network = _opened(self.model_input, self.model, self.device)
+        model_input, network = _opened(self.run_id, self.model_input, self.model, self.device)
         start, stop = self.bounds[number]
         neighbors = model_input.neighbors(start, stop)
         receivers = np.arange(start, stop)
@@ -179,9 +198,20 @@ class ExtractionJob:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model_input: Path, model: Path, device: str) -> tuple[ModelInput, CrossAttentionNetwork]:
-    """Open the files once per process, on whichever machine that is."""
+def _opened(
+    run_id: str,  # noqa: ARG001 - tells the files of one run from those of the next, which have the same names
+    model_input: Path,
+    model: Path,
+    device: str,
+) -> tuple[ModelInput, CrossAttentionNetwork]:
+    """Open the files once per process and run, on whichever machine that is."""
     from tissue_crosstalk.core.checkpoint import load_model
+
+    if not model_input.exists():
+        raise ClusterError(
+            f"{model_input}: this process does not see the model input. Workers need a file system in common with the "
+            "run, with the same paths."
+        )
 
     network = load_model(model).network.to(choose_device(device))
     return ModelInput(open_tissue(model_input)), network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tissue_crosstalk.core.errors import ResultError
 
 
 @contextmanager
@@ -84,6 +87,30 @@ class Workspace:
     def place(self, name: str) -> Path:
         """Return where the finished output of a name lies, if there is one."""
         return self.folder / name
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and be kept out by them; a run that is killed leaves nothing locked.
+
+        Raises
+        ------
+        ResultError
+            If another run is at work there.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ResultError(
+                    f"{self.folder}: another run is at work there. Wait until it ends, or give this one another study."
+                ) from error
+            except OSError:  # a file system without locks: nobody can be kept out
+                pass
+            yield
+        finally:
+            os.close(handle)
 
     def unfinished(self, name: str) -> Path:
         """Return where an output is kept until it is finished; it keeps its suffix."""

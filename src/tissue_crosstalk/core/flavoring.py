@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ import pyarrow.parquet as pq
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
+from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.flavors import check_flavors, weigh
 from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing
 from tissue_crosstalk.core.stored import shard_files
 
-FLAVORED_ATTENTION = "flavored_attention"
+FLAVORED_ATTENTION: Final = "flavored_attention"
+FLAVORS_FORMAT: Final = "flavors 1"
 
 NORM_FILES_HELD = 16
 """Shards whose norms each process holds: those of the cells that send to a shard are of few others."""
@@ -67,7 +70,7 @@ def flavor_attention(
     """
     check_flavors(flavors)
     files = {
-        name: tuple(str(file.path) for file in shard_files(folder))
+        name: tuple(str(Path(file.path).resolve()) for file in shard_files(folder))
         for name, folder in (
             (terms.ATTENTION_PATTERNS, attention_patterns),
             (terms.NN_IDXS, nn_idxs),
@@ -75,17 +78,24 @@ def flavor_attention(
             (terms.CELLS, cells),
         )
     }
-    fingerprint = _one_run(files)
-    n_shards = len(files[terms.ATTENTION_PATTERNS])
-    parts = tuple(f"{terms.FLAVOR}={flavor}" for flavor in flavors)
-    store = ShardStore(workspace, (FLAVORED_ATTENTION,), fingerprint, n_shards, parts)
-    missing = store.missing()
-    wanted = tuple(sorted((number, tuple(part.partition("=")[2] for part in of)) for number, of in missing.items()))
-    job = FlavoringJob(store=store, **files, wanted=wanted)
-    try:
-        (finished,) = run_missing(store, job, list(missing), run, description="flavoring", progress=progress)
-    finally:
-        _opened.cache_clear()
+    extraction = _one_run(files)
+    store = ShardStore(
+        Workspace(workspace.folder.resolve()),
+        (FLAVORED_ATTENTION,),
+        None if extraction is None else fingerprint_of(FLAVORS_FORMAT, {"extraction": extraction}),
+        len(files[terms.ATTENTION_PATTERNS]),
+        tuple(f"{terms.FLAVOR}={flavor}" for flavor in flavors),
+        run=extraction,
+        linked=(f"{terms.FLAVOR}={terms.VANILLA}",),
+    )
+    with store.workspace.alone():
+        missing = store.missing()
+        wanted = tuple((number, tuple(part.partition("=")[2] for part in of)) for number, of in missing.items())
+        job = FlavoringJob(store=store, **files, wanted=wanted, run_id=uuid.uuid4().hex)
+        try:
+            (finished,) = run_missing(store, job, list(missing), run, description="flavoring", progress=progress)
+        finally:
+            _opened.cache_clear()
     return finished
 
 
@@ -119,6 +129,8 @@ class FlavoringJob:
         Files of the tables, one of each per shard.
     wanted
         Which flavors of which shard are missing.
+    run_id
+        Of this run alone: the next one's files may have the same names.
     """
 
     store: ShardStore
@@ -127,6 +139,7 @@ class FlavoringJob:
     sender_norms: tuple[str, ...]
     cells: tuple[str, ...]
     wanted: tuple[tuple[int, tuple[str, ...]], ...]
+    run_id: str
 
     def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
         """Yield the files of a shard."""
@@ -142,7 +155,7 @@ class FlavoringJob:
         if not tables.same_order([one_head, idx_table]):
             raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
         patterns, nn_idx = tables.patterns_array(attention), tables.slots_array(idx_table)
-        norms, rows = _opened(self.sender_norms, self.cells).of_senders(nn_idx)
+        norms, rows = _opened(self.run_id, self.sender_norms, self.cells).of_senders(nn_idx)
         others = attention.drop_columns(terms.neighbor_columns(nn_idx.shape[1]))
         for flavor in weighted:
             table = tables.with_slots(weigh(patterns, norms, rows, flavor), others)
@@ -209,6 +222,10 @@ def _read_norms(file: str) -> dict[str, npt.NDArray[np.float32]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(*files: Any) -> _StoredNorms:
-    """Open the norms once per process."""
-    return _StoredNorms(*files)
+def _opened(
+    run_id: str,  # noqa: ARG001 - tells the files of one run from those of the next, which have the same names
+    sender_norms: tuple[str, ...],
+    cells: tuple[str, ...],
+) -> _StoredNorms:
+    """Open the norms once per process and run."""
+    return _StoredNorms(sender_norms, cells)

@@ -7,7 +7,7 @@ and ``radius`` where there are any; ``obsm``: ``spatial``, ``nn_idx`` (rows of t
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -21,11 +21,11 @@ from scipy import sparse
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
-from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary, rows_at_once
+from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
-from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors, neighbors_by_section
+from tissue_crosstalk.core.neighbors import Neighbors, check_neighbors, find_neighbors, neighbors_by_section
 from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
 from tissue_crosstalk.core.tissue_file import RowReader, source_of
 
@@ -38,6 +38,8 @@ RADIUS = "radius"
 FINGERPRINT: Final = "fingerprint"
 MODEL_INPUT_FORMAT: Final = "model input 1"
 MODEL_INPUT_FILE: Final = "model_input.h5ad"
+LEAST_BUCKET: Final = 8_192
+"""Cells of which the expression is sorted at once, at least: smaller buckets are too many files."""
 ANNDATA_PARTS: Final = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
@@ -286,32 +288,49 @@ def store_model_input(
         "n_neighbors": n_neighbors,
         "pad_neighbors": pad_neighbors,
     }
-    fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
-    place = workspace.place(MODEL_INPUT_FILE)
-    if fingerprint is not None and _stored_fingerprint(place) == fingerprint:
-        logger.info("%s was prepared from this very tissue, and is used again.", place)
-        return Finished(place)
+    described["cells"] = _digest_of_cells(adata, keys)
+    with workspace.alone():
+        fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
+        place = workspace.place(MODEL_INPUT_FILE)
+        if fingerprint is not None and _stored_fingerprint(place) == fingerprint:
+            logger.info("%s was prepared from this very tissue, and is used again.", place)
+            return Finished(place)
 
-    cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
-    neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
-    first = next(neighbors)  # so that what is wrong with the tissue shows before its expression is read
-    shuffle = RowShuffle(
-        workspace.unfinished("shuffled_expression"),
-        np.argsort(cells.positions),
-        rows_at_once(expression.values.shape[1]),
-    )
-    unfinished = workspace.unfinished(MODEL_INPUT_FILE)
-    try:
-        summary = Summary()
-        for start, rows in expression.blocks():
-            summary.add(expression, start, rows)
-            shuffle.add(start, rows)
-        normalisation = summary.normalisation(expression.where, log_normalised=log_normalised, target_sum=target_sum)
-        cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
-        _write(unfinished, cells, fingerprint, shuffle, normalisation, itertools.chain([first], neighbors))
-    finally:
-        shuffle.close()
-    return Finished(unfinished)
+        cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
+        check_neighbors(cells, n_neighbors, pad=pad_neighbors)  # before the expression is read, which takes longer
+        shuffle = RowShuffle(
+            workspace.unfinished("shuffled_expression"),
+            np.argsort(cells.positions),
+            max(expression.rows_at_once, LEAST_BUCKET),
+        )
+        unfinished = workspace.unfinished(MODEL_INPUT_FILE)
+        try:
+            summary = Summary()
+            for start, rows in expression.blocks():
+                summary.add(expression, start, rows)
+                shuffle.add(start, rows)
+            normalisation = summary.normalisation(
+                expression.where, log_normalised=log_normalised, target_sum=target_sum
+            )
+            cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
+            neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
+            _write(unfinished, cells, fingerprint, shuffle, normalisation, neighbors)
+        finally:
+            shuffle.close()
+        return Finished(unfinished)
+
+
+def _digest_of_cells(adata: AnnData, keys: TissueKeys) -> str | None:
+    """Return the hash of what is held in memory of a tissue: it may have been changed since it was read."""
+    columns = [key for key in (keys.labels_key, keys.section_key, keys.radius_key) if key in adata.obs.columns]
+    if source_of(adata) is None or adata.obs.columns.duplicated().any() or keys.coord_key not in adata.obsm:
+        return None  # nothing is used again, or the checks that follow say what is wrong
+    digest = hashlib.sha256()
+    for column in (adata.obs[name] for name in columns):
+        plain = column.astype(str) if column.dtype == object else column  # values of several types cannot be hashed
+        digest.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().data)
+    digest.update(np.ascontiguousarray(np.asarray(adata.obsm[keys.coord_key])).tobytes())
+    return digest.hexdigest()
 
 
 def _write(

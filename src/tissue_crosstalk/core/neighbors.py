@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,6 @@ TIED_ENTRIES_AT_ONCE = 4_000_000
 
 RECEIVERS_AT_ONCE = 100_000
 """Cells whose neighbors are searched at once."""
-
-_Group = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,38 +80,44 @@ def neighbors_by_section(
 
     All sections are checked before the first is searched; memory is that of one section's neighbors.
     """
+    check_neighbors(tissue, n_neighbors, pad=pad)
+    for section in range(max(1, len(tissue.section_names))):
+        cells = np.flatnonzero(tissue.sections == section)
+        yield cells, _neighbors_within(tissue, cells, n_neighbors)
+
+
+def check_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) -> None:
+    """Raise as :func:`find_neighbors` does, without searching."""
     if n_neighbors < 1:
         raise ParameterError(f"n_neighbors must be at least 1. Got {n_neighbors} instead.")
-    sections = _groups(tissue)
     if not pad:
-        _refuse_too_few(tissue, [group for _, groups in sections for group in groups], n_neighbors)
-    for cells, groups in sections:
-        yield cells, _neighbors_within(tissue, cells, groups, n_neighbors)
+        _refuse_too_few(tissue, n_neighbors)
 
 
-def _neighbors_within(
-    tissue: TissueCells, cells: npt.NDArray[np.intp], groups: Sequence[_Group], n_neighbors: int
-) -> Neighbors:
+def _neighbors_within(tissue: TissueCells, cells: npt.NDArray[np.intp], n_neighbors: int) -> Neighbors:
     """Return the neighbors of a section's cells, whose rows are ascending."""
     idx = np.full((len(cells), n_neighbors), NO_NEIGHBOR, dtype=np.int32)
     dist = np.full((len(cells), n_neighbors), np.inf, dtype=np.float32)
+    labels = tissue.labels[cells]
+    present = np.unique(labels)
     # The next tree is built while this one is asked: building takes one thread, asking all of them.
     with ThreadPoolExecutor(1) as builder:
-        trees = [builder.submit(_tree, tissue, candidates) for _, candidates in groups[:1]]
-        for number, (receivers, candidates) in enumerate(groups):
-            trees += [builder.submit(_tree, tissue, later) for _, later in groups[number + 1 : number + 2]]
-            tree, ordered = trees[number].result()
-            trees[number] = Future()  # gone as soon as it is used
-            k = min(n_neighbors, len(candidates))
+        following = [builder.submit(_tree, tissue, cells[labels != label]) for label in present[:1]]
+        for number, label in enumerate(present):
+            tree, ordered = following.pop().result()
+            following += [
+                builder.submit(_tree, tissue, cells[labels != later]) for later in present[number + 1 : number + 2]
+            ]
+            k = min(n_neighbors, len(ordered))
             if tree is None:
                 continue
+            receivers = np.flatnonzero(labels == label)  # within the section
             for start in range(0, len(receivers), RECEIVERS_AT_ONCE):
-                part = receivers[start : start + RECEIVERS_AT_ONCE]
-                found_dist, found = _nearest(tree, tissue.coordinates[part], k)
+                rows = receivers[start : start + RECEIVERS_AT_ONCE]
+                found_dist, found = _nearest(tree, tissue.coordinates[cells[rows]], k)
                 nearest = ordered[found]
                 if tissue.radii is not None:
-                    found_dist = np.maximum(0.0, found_dist - (tissue.radii[part, None] + tissue.radii[nearest]))
-                rows = np.searchsorted(cells, part)
+                    found_dist = np.maximum(0.0, found_dist - (tissue.radii[cells[rows], None] + tissue.radii[nearest]))
                 idx[rows, :k], dist[rows, :k] = nearest, found_dist
     return Neighbors(idx, dist)
 
@@ -126,25 +130,17 @@ def _tree(tissue: TissueCells, candidates: npt.NDArray[np.intp]) -> tuple[KDTree
     return KDTree(tissue.coordinates[ordered], compact_nodes=False, balanced_tree=False), ordered
 
 
-def _groups(tissue: TissueCells) -> list[tuple[npt.NDArray[np.intp], list[_Group]]]:
-    """Return the cells of every section, and (receivers, candidates) of every label in it."""
-    sections = []
-    for section in range(max(1, len(tissue.section_names))):
-        cells = np.flatnonzero(tissue.sections == section)
-        labels = tissue.labels[cells]
-        groups = [(cells[labels == label], cells[labels != label]) for label in np.unique(labels)]
-        sections.append((cells, groups))
-    return sections
-
-
-def _refuse_too_few(tissue: TissueCells, groups: Sequence[_Group], n_neighbors: int) -> None:
+def _refuse_too_few(tissue: TissueCells, n_neighbors: int) -> None:
+    n_sections, n_types = max(1, len(tissue.section_names)), len(tissue.cell_types)
+    group = tissue.sections.astype(np.int64) * n_types + tissue.labels
+    sizes = np.bincount(group, minlength=n_sections * n_types).reshape(n_sections, n_types)
+    candidates = sizes.sum(axis=1, keepdims=True) - sizes
     short = []
-    for receivers, candidates in groups:
-        if len(candidates) < n_neighbors:
-            name = f"cell type {tissue.cell_types[tissue.labels[receivers[0]]]!r}"
-            if tissue.section_names:
-                name += f" in section {tissue.section_names[tissue.sections[receivers[0]]]!r}"
-            short.append(f"{name} ({len(receivers)} cells) has {len(candidates)}")
+    for section, label in zip(*np.nonzero((sizes > 0) & (candidates < n_neighbors)), strict=True):
+        name = f"cell type {tissue.cell_types[label]!r}"
+        if tissue.section_names:
+            name += f" in section {tissue.section_names[section]!r}"
+        short.append(f"{name} ({sizes[section, label]} cells) has {candidates[section, label]}")
     if short:
         more = f"; and {len(short) - 8} more" if len(short) > 8 else ""
         raise NeighborError(

@@ -115,6 +115,10 @@ class ShardStore:
         What the files are to be made from; None: nothing tells it apart, so that no file can be used again.
     n_shards
         Number of files in each folder or part.
+    run
+        The run of the extraction that all its tables share: readers compare it. None: the fingerprint is that.
+    linked
+        Parts whose files are those of the extraction itself.
     """
 
     workspace: Workspace
@@ -122,6 +126,8 @@ class ShardStore:
     fingerprint: str | None
     n_shards: int
     parts: tuple[str, ...] = ("",)
+    run: str | None = None
+    linked: tuple[str, ...] = ()
 
     def stamp(self, table: pa.Table, number: int) -> pa.Table:
         """Return the table with the metadata that its file will be known by."""
@@ -153,24 +159,43 @@ class ShardStore:
         wanted = {Path(part) / tables.shard_file(number) for part in self.parts for number in range(self.n_shards)}
         for folder in map(self.workspace.place, self.folders):
             found = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
-            if found != wanted or not all(self._is_right(folder / file) for file in wanted):
+            if found != wanted:
                 return False
+            for file in wanted:
+                if not self._is_right(folder / file, file.parent.as_posix().removeprefix(".")):
+                    return False
         return True
 
     def finish(self) -> tuple[Finished, ...]:
-        """Return the folders, all of whose files are there, in the order of :attr:`folders`."""
+        """Return the folders, in the order of :attr:`folders`.
+
+        Raises
+        ------
+        ResultError
+            If a file is missing, or of another run.
+        """
         if self.is_complete():
             return tuple(Finished(self.workspace.place(folder)) for folder in self.folders)
-        for folder in map(self.workspace.unfinished, self.folders):
-            for leftover in folder.rglob(".*"):  # of a process that was killed while it wrote
+        for folder in self.folders:
+            for number in range(self.n_shards):
+                for part in self.parts:
+                    file = self.path(folder, number, part)
+                    if not (file.exists() if self.fingerprint is None else self._is_right(file, part)):
+                        raise ResultError(
+                            f"{file} is not there, or of another run, though its shard was reported as done. Run it "
+                            "again: what is right is kept."
+                        )
+            for leftover in self.workspace.unfinished(folder).rglob(".*"):  # of a process that was killed as it wrote
                 leftover.unlink(missing_ok=True)
         return tuple(Finished(self.workspace.unfinished(folder)) for folder in self.folders)
 
-    def _metadata(self, number: int) -> Mapping[bytes, bytes]:
-        text = json.dumps({"fingerprint": self.fingerprint, "shard": [number, self.n_shards]})
+    def _metadata(self, number: int, part: str = "") -> Mapping[bytes, bytes]:
+        run = self.fingerprint if self.run is None else self.run
+        fingerprint = run if part in self.linked else self.fingerprint
+        text = json.dumps({"run": run, "fingerprint": fingerprint, "shard": [number, self.n_shards]})
         return {tables.METADATA_KEY: text.encode()}
 
-    def _is_right(self, file: Path) -> bool:
+    def _is_right(self, file: Path, part: str) -> bool:
         if self.fingerprint is None:
             return False
         number = int(file.stem.rsplit("-", maxsplit=1)[-1])
@@ -178,7 +203,7 @@ class ShardStore:
             metadata = pq.read_metadata(file).metadata or {}
         except (OSError, pa.ArrowException):  # cut short, or none of ours
             return False
-        return bool(metadata.get(tables.METADATA_KEY) == self._metadata(number)[tables.METADATA_KEY])
+        return bool(metadata.get(tables.METADATA_KEY) == self._metadata(number, part)[tables.METADATA_KEY])
 
     def _discard(self) -> None:
         """Delete what another run left unfinished."""
@@ -186,7 +211,7 @@ class ShardStore:
         for folder in map(self.workspace.unfinished, self.folders):
             for file in [path for path in folder.rglob("*") if path.is_file()]:
                 part = file.parent.relative_to(folder).as_posix().removeprefix(".")
-                if file.name not in wanted or part not in self.parts or not self._is_right(file):
+                if file.name not in wanted or part not in self.parts or not self._is_right(file, part):
                     file.unlink()
             for part in self.parts:
                 (folder / part).mkdir(parents=True, exist_ok=True)
@@ -198,7 +223,7 @@ class ShardStore:
         for folder in self.folders:
             target = self.path(folder, number, part)
             finished = self.workspace.place(folder) / part / target.name
-            if not target.exists() and finished.exists() and self._is_right(finished):
+            if not target.exists() and finished.exists() and self._is_right(finished, part):
                 link_or_copy(finished, target)
         return all(self.path(folder, number, part).exists() for folder in self.folders)
 

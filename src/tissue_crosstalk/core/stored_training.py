@@ -60,6 +60,7 @@ def train_stored_model(
     tissue, neighbors = from_anndata(model_input)
     made = {
         "training": training_fingerprint(tissue, neighbors, network_settings, settings, seed),
+        "tissue": [asdict(tissue.keys), asdict(tissue.preprocessing), tissue.section_names],
         "settings": {**asdict(settings), "device": choose_device(settings.device).type},
     }
     trained_from = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()

@@ -285,7 +285,7 @@ def same_names(first: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
 def run_of(schema: pa.Schema) -> str | None:
     """Return the fingerprint of the run that wrote a table; None for tables of another origin."""
     try:
-        fingerprint = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}")).get("fingerprint")
+        run = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}")).get("run")
     except (ValueError, AttributeError):
         return None
-    return None if fingerprint is None else str(fingerprint)
+    return None if run is None else str(run)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ON_DISK = ("layers", "obsp")
 IN_MEMORY = ("obs", "var", "obsm", "varm", "uns")
 SPARSE = {"csr_matrix", "csc_matrix"}
+GROUPS = {"dict", "raw"}
 LARGE = 2**20
 """Elements of an array of ``obsm`` above which it stays on disk."""
 
@@ -120,6 +121,11 @@ def copy_element(old: Any, new: h5py.Group, name: str) -> None:
     elif element.attrs.get("encoding-type") == "array" and element.ndim and element.dtype.kind in "biuf":
         _copy_array(element, new, name)
         new[name].attrs.update(dict(element.attrs))
+    elif element.attrs.get("encoding-type") in GROUPS:
+        group = new.create_group(name)
+        group.attrs.update(dict(element.attrs))
+        for key in element:
+            copy_element(element, group, key)
     else:  # small, such as the table of genes
         from anndata.io import write_elem
 
@@ -186,6 +192,8 @@ class RowReader:
         first, stop = int(rows[0]), int(rows[-1]) + 1
         starts = self._starts[first : stop + 1]
         data, indices = (part[int(starts[0]) : int(starts[-1])] for part in self._parts)
+        if (np.diff(starts) < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]):
+            raise TissueError("the file is damaged: its sparse matrix contradicts itself. Make it again.")
         whole = sparse.csr_matrix(
             (np.asarray(data, dtype=np.float32), indices, starts - starts[0]), shape=(stop - first, self.shape[1])
         )

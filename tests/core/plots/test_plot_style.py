@@ -310,6 +310,24 @@ class TestSaving:
         assert len(list((tmp_path / "all").iterdir())) == 24
         assert {(tmp_path / str(number)).read_text() for number in range(24)} == {str(os.getpid())}
 
+    @pytest.mark.parametrize("how", ["dies at once", "cannot be started"])
+    def test_without_the_other_processes_all_is_drawn_here(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+        popen = subprocess.Popen
+
+        def useless(command: list[str], **named: Any) -> subprocess.Popen[bytes]:
+            if how == "cannot be started":
+                raise OSError(12, "Cannot allocate memory")
+            return popen([command[0], "-c", "raise SystemExit(1)"], **named)
+
+        monkeypatch.setattr(subprocess, "Popen", useless)
+        plans = {f"{number}": functools.partial(slow_figure, tmp_path, number) for number in range(24)}
+        save_figures(plans, tmp_path / "all")
+        assert len(list((tmp_path / "all").iterdir())) == 24
+        assert {(tmp_path / str(number)).read_text() for number in range(24)} == {str(os.getpid())}
+
     @pytest.mark.parametrize("failing", [0, 12, 23])
     def test_no_process_is_left_where_drawing_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int

@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -70,7 +70,9 @@ def shared(
     """
     waiting, undrawn = deque(figures.items()), deque[tuple[str, "Callable[[], Figure]"]]()
     with ThreadPoolExecutor(helpers) as threads, ExitStack() as stack:
-        processes = [stack.enter_context(DrawingProcess(folder, suffixes)) for _ in range(helpers)]
+        processes = []
+        with suppress(OSError):  # no memory for another process: the figures are drawn here
+            processes += [stack.enter_context(DrawingProcess(folder, suffixes)) for _ in range(helpers)]
         working = [threads.submit(process.work, waiting, undrawn) for process in processes]
         while waiting:
             yield waiting.popleft()
@@ -109,7 +111,8 @@ class DrawingProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(OSError):  # what was still to be sent to a process that is dead
+                    stream.close()
 
     def work(self, waiting: deque[tuple[str, Any]], undrawn: deque[tuple[str, Any]]) -> None:
         """Have figures drawn as long as some wait; those that could not be are put among the undrawn."""
