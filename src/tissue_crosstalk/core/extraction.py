@@ -81,7 +81,8 @@ def extract_tables(
     Raises
     ------
     ResultError
-        If the model input was prepared for another model.
+        If the model input was prepared for another model, a shard cannot be written, or another run is at work in the
+        folder.
     ParameterError
         If `cells_per_shard` is below 1, or there is no such device.
     """

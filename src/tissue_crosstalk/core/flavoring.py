@@ -66,7 +66,7 @@ def flavor_attention(
     ParameterError
         If a flavor is unknown.
     ResultError
-        If the folders are not of one run.
+        If the folders are not of one run, a shard cannot be written, or another run is at work in the folder.
     """
     check_flavors(flavors)
     files = {

@@ -273,6 +273,11 @@ def store_model_input(
     n_neighbors, pad_neighbors
         See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
 
+    Raises
+    ------
+    ResultError
+        If another run is at work in the folder.
+
     Notes
     -----
     In memory are names, places and types of all cells, the neighbors of one section, and
@@ -287,8 +292,8 @@ def store_model_input(
         "cell_types": None if cell_types is None else list(cell_types),
         "n_neighbors": n_neighbors,
         "pad_neighbors": pad_neighbors,
+        "cells": _digest_of_cells(adata, keys),
     }
-    described["cells"] = _digest_of_cells(adata, keys)
     with workspace.alone():
         fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
         place = workspace.place(MODEL_INPUT_FILE)
@@ -329,7 +334,10 @@ def _digest_of_cells(adata: AnnData, keys: TissueKeys) -> str | None:
     for column in (adata.obs[name] for name in columns):
         plain = column.astype(str) if column.dtype == object else column  # values of several types cannot be hashed
         digest.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().data)
-    digest.update(np.ascontiguousarray(np.asarray(adata.obsm[keys.coord_key])).tobytes())
+    places: Any = adata.obsm[keys.coord_key]
+    places = np.asarray(places.toarray() if hasattr(places, "toarray") else places)
+    # Of values of several types, the bytes would say where in memory they are.
+    digest.update(np.ascontiguousarray(places.astype(str) if places.dtype == object else places).tobytes())
     return digest.hexdigest()
 
 
