@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tissue_crosstalk.core import tables, terms
-from tissue_crosstalk.core.devices import check_device_name, choose_device, full_precision
+from tissue_crosstalk.core.devices import AUTO, check_device_name, choose_device, full_precision
 from tissue_crosstalk.core.errors import ClusterError, ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.fingerprints import fingerprint_of
@@ -90,12 +90,9 @@ def extract_tables(
     known = ModelInput(model_input).cells
     _check_model(known, model)
     bounds = shards(known.n_cells, cells_per_shard)
-    # Where others do the shards, it is their devices that count.
-    described = {
-        "bounds": bounds,
-        "device": choose_device(device).type if run is run_here else device,
-        "allow_tf32": allow_tf32,
-    }
+    # Where others do the shards, this process need not have the device.
+    kind = choose_device(device).type if run is run_here or device == AUTO else device.partition(":")[0]
+    described = {"bounds": bounds, "device": kind, "allow_tf32": allow_tf32}
     workspace = Workspace(workspace.folder.resolve())  # others may work elsewhere
     with workspace.alone(), _lent(workspace, model_input, model) as (source, model_folder):
         store = ShardStore(
