@@ -36,8 +36,20 @@ def shard_runner(settings: ClusterSettings) -> Iterator[RunShards]:
     if settings.scheduler is None:
         yield run_here
         return
-    with connect(settings) as client:
+    with _quiet(), connect(settings) as client:
         yield functools.partial(run_on, client)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Dask say what is wrong, but not each step that it takes."""
+    chatty = logging.getLogger("distributed")
+    before = chatty.level
+    chatty.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        chatty.setLevel(before)
 
 
 @contextmanager
@@ -71,6 +83,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
                 threads_per_worker=1,  # of Dask's: a shard keeps one core busy
                 processes=True,
                 memory_limit=settings.memory_limit,
+                env={"DASK_LOGGING__DISTRIBUTED": "warning"},  # of the workers
                 dashboard_address="127.0.0.1:0",  # any free port: somebody else may have the usual one
             ) as cluster,
             distributed.Client(cluster, timeout=settings.timeout) as client,
