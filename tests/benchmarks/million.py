@@ -144,6 +144,7 @@ def arithmetic(root: Path, model_folder: Path) -> dict[str, float]:
 def measure(tissue: Path, model: Path, root: Path) -> dict[str, Any]:
     """Run the pipeline, and return what it took."""
     from extraction import product_rate
+    from hubs import product_rate as float64_rate
 
     rates = [product_rate()]
     started = time.perf_counter()
@@ -166,7 +167,8 @@ def measure(tissue: Path, model: Path, root: Path) -> dict[str, Any]:
     written["flavoring"] -= written["extraction"] and size_of(
         root / f"data/07_model_output/{STUDY}/flavored_attention/flavor=vanilla"
     )
-    floor = {stage: work.get(stage, 0.0) / rate + written[stage] / disk for stage in STAGES}
+    rate_of = dict.fromkeys(STAGES, rate) | {"hubs": os.cpu_count() * float64_rate(15, 67)}  # thread by thread
+    floor = {stage: work.get(stage, 0.0) / rate_of[stage] + written[stage] / disk for stage in STAGES}
     own = sum(watch.seconds.values())
     result: dict[str, Any] = {
         "Gflop/s before": rates[0] / 1e9, "Gflop/s after": rates[1] / 1e9, "GB/s written": disk / 1e9,

@@ -36,18 +36,23 @@ def shard_runner(settings: ClusterSettings) -> Iterator[RunShards]:
     if settings.scheduler is None:
         yield run_here
         return
-    with _quiet(), connect(settings) as client:
+    with connect(settings) as client:
         yield functools.partial(run_on, client)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let Dask say what is wrong, but not each step that it takes."""
+    """Let Dask, which is imported, say what is wrong, but not each step that it takes; here and in its workers."""
+    import dask
+
     chatty = logging.getLogger("distributed")
     before = chatty.level
     chatty.setLevel(logging.WARNING)
+    environment = "distributed.nanny.pre-spawn-environ"  # of workers: their loggers are made as they start
+    quiet = dict(dask.config.get(environment)) | {"DASK_LOGGING__DISTRIBUTED": "warning"}
     try:
-        yield
+        with dask.config.set({environment: quiet}):
+            yield
     finally:
         chatty.setLevel(before)
 
@@ -78,12 +83,12 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
                 f"cluster.memory_limit must be auto, or an amount such as 4GiB. Got {settings.memory_limit!r} instead."
             ) from error
         with (
+            _quiet(),
             distributed.LocalCluster(
                 n_workers=settings.n_workers,
                 threads_per_worker=1,  # of Dask's: a shard keeps one core busy
                 processes=True,
                 memory_limit=settings.memory_limit,
-                env={"DASK_LOGGING__DISTRIBUTED": "warning"},  # of the workers
                 dashboard_address="127.0.0.1:0",  # any free port: somebody else may have the usual one
             ) as cluster,
             distributed.Client(cluster, timeout=settings.timeout) as client,
@@ -101,7 +106,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
             f"no Dask scheduler answers at {where!r} (cluster.scheduler) within {settings.timeout:g} s: {error}. Start "
             "it, or set cluster.scheduler=null to compute in this process."
         ) from error
-    with client:
+    with _quiet(), client:
         try:
             client.wait_for_workers(1, timeout=settings.timeout)
         except TimeoutError as error:
