@@ -167,7 +167,7 @@ def measure(tissue: Path, model: Path, root: Path) -> dict[str, Any]:
     written["flavoring"] -= written["extraction"] and size_of(
         root / f"data/07_model_output/{STUDY}/flavored_attention/flavor=vanilla"
     )
-    rate_of = dict.fromkeys(STAGES, rate) | {"hubs": os.cpu_count() * float64_rate(15, 67)}  # thread by thread
+    rate_of = dict.fromkeys(STAGES, rate) | {"hubs": os.cpu_count() * float64_rate(15)}  # thread by thread
     floor = {stage: work.get(stage, 0.0) / rate_of[stage] + written[stage] / disk for stage in STAGES}
     own = sum(watch.seconds.values())
     result: dict[str, Any] = {

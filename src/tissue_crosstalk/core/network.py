@@ -48,6 +48,9 @@ NARROW = 16
 
 LARGEST_BLOCK = 2**17
 
+EDGES_PER_ROW = 32
+"""Edges that are computed at once, for each row of a block: an edge is as many times smaller."""
+
 
 def block_of_memory(memory: int, row_bytes: int) -> int:
     """Return how many rows fill an eighth of a device's memory, as a power of two that depends on its size alone.
@@ -485,11 +488,29 @@ class CrossAttentionNetwork(nn.Module):
         base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)
         base = gather_rows(base, pairs, in_order)
         reach = edges.distance / self.settings.distance_kernel_unit_scale
-        of_edge = gather_rows(torch.cat([base, coefficient], dim=1), edge_pair, edges.order)  # (cell, neighbor, 2 head)
-        score = of_edge[..., : self.settings.n_heads] - of_edge[..., self.settings.n_heads :] * reach[..., None]
-        if edges.absent is not None:
-            score = score.masked_fill(edges.absent[..., None], -math.inf)
-        return _softmax_with_dummy(score, self.settings.attention_dummy_score).transpose(1, 2)
+        by_pair = torch.cat([base, coefficient], dim=1)  # (pair, 2 head)
+        if not blocks:
+            return self._softmax(by_pair, edge_pair, reach, edges.absent, edges.order).transpose(1, 2)
+        # A few cells at a time, so that what is made of their edges stays in the cache; and by head, as it is stored.
+        n_cells, n_neighbors = edge_pair.shape
+        out = by_pair.new_empty((self.settings.n_heads, n_cells, n_neighbors))
+        size = max(1, EDGES_PER_ROW * self.row_block // max(n_neighbors, 1))
+        for start in range(0, n_cells, size):
+            own = slice(start, start + size)
+            absent = None if edges.absent is None else edges.absent[own]
+            out[:, own] = self._softmax(by_pair, edge_pair[own], reach[own], absent, None).permute(2, 0, 1)
+        return out.transpose(0, 1)
+
+    def _softmax(
+        self, by_pair: Tensor, edge_pair: Tensor, reach: Tensor, absent: Tensor | None, order: Tensor | None
+    ) -> Tensor:
+        """Return the patterns of some cells, (cell, neighbor, head), from what is known by pair, (pair, 2 head)."""
+        n_heads = self.settings.n_heads
+        of_edge = gather_rows(by_pair, edge_pair, order)  # (cell, neighbor, 2 head)
+        score = of_edge[..., :n_heads] - of_edge[..., n_heads:] * reach[..., None]
+        if absent is not None:
+            score = score.masked_fill(absent[..., None], -math.inf)
+        return _softmax_with_dummy(score, self.settings.attention_dummy_score)
 
     def attend(self, value: Tensor, pattern: Tensor, sender: Tensor, order: Tensor | None = None) -> Tensor:
         """Return what each head hears, ``z = sum_j a * v``, (cell, head, d).
