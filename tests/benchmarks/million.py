@@ -172,6 +172,7 @@ def measure(tissue: Path, model: Path, root: Path) -> dict[str, Any]:
     own = sum(watch.seconds.values())
     result: dict[str, Any] = {
         "Gflop/s before": rates[0] / 1e9, "Gflop/s after": rates[1] / 1e9, "GB/s written": disk / 1e9,
+        "Gflop/s of silhouettes": rate_of["hubs"] / 1e9,
         "pairs per cell": work["pairs per cell"],
         "distinct compositions": work["distinct compositions"],
     }  # fmt: skip
