@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
+from tissue_crosstalk.core.tissue_file import is_consistent
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -130,8 +131,8 @@ class Expression:
         """Raise unless the entries of a sparse matrix are within it: scipy trusts files in that, and would crash."""
         starts, indices = matrix.indptr, matrix.indices
         n_minor = matrix.shape[0 if matrix.format == "csc" else 1]
-        in_order = starts[0] == 0 and bool((np.diff(starts) >= 0).all()) and starts[-1] <= len(indices)
-        if not in_order or len(matrix.data) != len(indices) or not _is_within(indices, n_minor):
+        is_whole = starts[0] == 0 and starts[-1] <= len(indices) == len(matrix.data)
+        if not is_whole or not is_consistent(starts, indices, n_minor):
             raise TissueError(
                 f"{self.where} is damaged: entries of its sparse matrix lie outside of it. Write the tissue again."
             )
@@ -140,10 +141,6 @@ class Expression:
         """Return how to call one value."""
         gene = self.gene_names[column if self.columns is None else self.columns[column]]
         return f"gene {str(gene)!r} in cell {str(self.cell_names[row])!r}"
-
-
-def _is_within(indices: npt.NDArray[np.integer], size: int) -> bool:
-    return not len(indices) or bool(indices.min() >= 0 and indices.max() < size)
 
 
 @dataclass

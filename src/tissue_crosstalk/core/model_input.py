@@ -93,15 +93,7 @@ def prepare_for_model(
     pad_neighbors
         See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
     """
-    as_it_is = log_normalised or model.preprocessing.log_normalised
-    tissue = prepare_tissue(
-        adata,
-        keys or model.keys,
-        log_normalised=as_it_is,
-        target_sum=model.preprocessing.target_sum,
-        genes=model.genes,
-        cell_types=model.cell_types,
-    )
+    tissue = prepare_tissue(adata, keys or model.keys, **_as_of(model, log_normalised=log_normalised))
     return tissue, find_neighbors(tissue, model.n_neighbors if n_neighbors is None else n_neighbors, pad=pad_neighbors)
 
 
@@ -120,13 +112,20 @@ def store_for_model(
         adata,
         workspace,
         keys or model.keys,
-        log_normalised=log_normalised or model.preprocessing.log_normalised,
         n_neighbors=model.n_neighbors if n_neighbors is None else n_neighbors,
-        target_sum=model.preprocessing.target_sum,
-        genes=model.genes,
-        cell_types=model.cell_types,
         pad_neighbors=pad_neighbors,
+        **_as_of(model, log_normalised=log_normalised),
     )
+
+
+def _as_of(model: CrosstalkModel, *, log_normalised: bool) -> dict[str, Any]:
+    """Return how a tissue is prepared the way a model's own was, unless it is log-normalised already."""
+    return {
+        "log_normalised": log_normalised or model.preprocessing.log_normalised,
+        "target_sum": model.preprocessing.target_sum,
+        "genes": model.genes,
+        "cell_types": model.cell_types,
+    }
 
 
 def to_anndata(tissue: PreparedTissue, neighbors: Neighbors) -> AnnData:

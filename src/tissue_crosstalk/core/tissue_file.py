@@ -192,9 +192,15 @@ class RowReader:
         first, stop = int(rows[0]), int(rows[-1]) + 1
         starts = self._starts[first : stop + 1]
         data, indices = (part[int(starts[0]) : int(starts[-1])] for part in self._parts)
-        if (np.diff(starts) < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]):
+        if not is_consistent(starts, indices, self.shape[1]):
             raise TissueError("the file is damaged: its sparse matrix contradicts itself. Make it again.")
         whole = sparse.csr_matrix(
             (np.asarray(data, dtype=np.float32), indices, starts - starts[0]), shape=(stop - first, self.shape[1])
         )
         return whole if len(rows) == stop - first else whole[rows - first]
+
+
+def is_consistent(starts: npt.NDArray[np.integer], indices: npt.NDArray[np.integer], size: int) -> bool:
+    """Return whether the rows of a CSR matrix (the columns of a CSC one) follow each other, and stay within `size`."""
+    is_ascending = bool((np.diff(starts) >= 0).all())
+    return is_ascending and (not len(indices) or bool(indices.min() >= 0 and indices.max() < size))
