@@ -18,9 +18,9 @@ from kedro.io import DataCatalog
 
 from sessions import PROJECT, run_project
 from tissue_crosstalk import hooks
+from tissue_crosstalk.core.provenance import git_commit
 from tissue_crosstalk.datasets import AnnDataDataset
 from tissue_crosstalk.hooks import _WarningList
-from tissue_crosstalk.provenance import git_commit
 
 LOGGERS = ("tissue_crosstalk", "py.warnings")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tissue_crosstalk.core.files import digest
-from tissue_crosstalk.provenance import PACKAGES, git_commit, package_versions
+from tissue_crosstalk.core.provenance import PACKAGES, git_commit, package_versions
 
 # --- Hashes
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Node, Pipeline
 
-from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.files import digest
+from tissue_crosstalk.core.errors import CrosstalkError, ParameterError
+from tissue_crosstalk.core.files import digest, restore_interrupted
+from tissue_crosstalk.core.provenance import git_commit, package_versions
 from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.params import (
     DEMO,
@@ -26,7 +33,10 @@ from tissue_crosstalk.params import (
     demo_study,
     flat_fields,
 )
-from tissue_crosstalk.provenance import git_commit, package_versions
+from tissue_crosstalk.provenance import can_say, check_together, description, said_of, say
+from tissue_crosstalk.study_lock import KILLED, StudyLock
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "params:"
 LONGEST_VALUE = 500
@@ -46,8 +56,8 @@ class ParameterChecks:
         check_run_time_parameters(given)
         self._existing_model = given.get("model") or context.config_loader["globals"].get("model")
 
-    @hook_impl(tryfirst=True)  # before kedro-mlflow opens a run, which would stay open
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    @hook_impl(wrapper=True)  # before anything is written, and before kedro-mlflow opens a run, which would stay open
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> Generator[None, object, object]:
         """Check parameters against the pipeline and each other."""
         if self._existing_model is not None and "model" in pipeline.all_outputs():
             raise ParameterError(
@@ -60,6 +70,141 @@ class ParameterChecks:
         flavoring, hubs = values.get("flavoring"), values.get("hubs")
         if isinstance(flavoring, FlavoringParams) and isinstance(hubs, HubsParams):
             check_hub_flavor(flavoring, hubs)
+        return (yield)
+
+
+LOCKS: Final = Path("data", ".runs")
+"""Folder below the root in which each study has a file that says who is at work in it."""
+
+TERMINATED: Final = 128 + signal.SIGTERM
+"""Exit code of a process that was asked to end, as shells have it."""
+
+
+class PlainErrors:
+    """Shows what this project, or Kedro, refuses on purpose as one message, without a traceback of their insides.
+
+    ``CROSSTALK_TRACEBACK=1`` shows the traceback, too.
+    """
+
+    @hook_impl(tryfirst=True)  # whatever the others refuse
+    def after_context_created(self) -> None:
+        """Show errors that end the process so."""
+        if not isinstance(sys.excepthook, _PlainHook):
+            sys.excepthook = _PlainHook(sys.excepthook)
+
+
+class _PlainHook:
+    """An excepthook that leaves all but expected errors to another one."""
+
+    def __init__(self, other: Callable[..., object]) -> None:
+        self._other = other
+
+    def __call__(self, kind: type[BaseException], error: BaseException, traceback: object) -> None:
+        from kedro.validation.exceptions import ParameterValidationError
+
+        is_ours = issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
+        if is_ours and not os.environ.get("CROSSTALK_TRACEBACK"):
+            sys.stderr.write(f"{kind.__name__}: {error}\n")
+        else:
+            self._other(kind, error, traceback)
+
+
+class OneRunPerStudy:
+    """Refuses a second run of a study at a time, and leaves no MLflow run open, however a run ends.
+
+    Of a run that is ended by Ctrl-C or SIGTERM, Kedro's hooks do not hear: it is ended when the process ends, or the
+    next run begins. Of a process that is killed, the next run's :class:`~tissue_crosstalk.study_lock.StudyLock` hears.
+    """
+
+    def __init__(self) -> None:
+        self._root = Path()
+        self._study = self._demo = ""
+        self._locks: list[StudyLock] = []
+        self._former_handler: Any = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note where the studies are."""
+        given, known = context._runtime_params or {}, context.config_loader["globals"]
+        self._root = Path(context.project_path) / str(given.get("root") or known["root"])
+        self._study, self._demo = str(given.get("study") or known["study"]), demo_study(given.get("study"))
+
+    @hook_impl(wrapper=True)  # around kedro-mlflow, which opens its run
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> Generator[None, object, object]:
+        """Keep other runs out of the study, and put in order what one that was killed has left."""
+        if self._locks:  # a run of this process that was interrupted
+            self._end(KILLED)
+        is_demo = {(node.namespace or "").split(".")[0] == DEMO for node in pipeline.nodes}
+        try:
+            for study in sorted(self._demo if demo else self._study for demo in is_demo):
+                lock = StudyLock(self._root / LOCKS, study)
+                lock.acquire()
+                self._locks.append(lock)
+            for folder in sorted(_folders(pipeline.all_outputs(), catalog)):
+                restore_interrupted(folder)
+            result = yield
+        except BaseException:
+            self._end("FAILED")
+            raise
+        self._note()
+        atexit.unregister(self._end)
+        atexit.register(self._end, KILLED)  # before MLflow's own, which would call it FINISHED
+        self._listen_to_terminate()
+        return result
+
+    @hook_impl(trylast=True)  # after kedro-mlflow has closed the run
+    def after_pipeline_run(self) -> None:
+        """Let others in."""
+        self._leave()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        """Let others in."""
+        self._leave()
+
+    def _note(self) -> None:
+        import mlflow
+
+        run = mlflow.active_run()
+        if run is not None:
+            for lock in self._locks:
+                lock.note(run.info.run_id, mlflow.get_tracking_uri())
+
+    def _end(self, status: str) -> None:
+        """End a run that nobody else will end."""
+        mlflow = sys.modules.get("mlflow")
+        with suppress(Exception):  # the store may be what failed; the error that brought us here is the one to show
+            while self._locks and mlflow is not None and mlflow.active_run() is not None:
+                mlflow.end_run(status)
+        self._leave()
+
+    def _leave(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
+        if self._former_handler is not None:
+            signal.signal(signal.SIGTERM, self._former_handler)
+            self._former_handler = None
+
+    def _listen_to_terminate(self) -> None:
+        """Have SIGTERM, which a cluster sends before it kills, end the process as Ctrl-C does."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._former_handler = signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)
+
+
+def _folders(names: Iterable[str], catalog: DataCatalog) -> set[Path]:
+    """Return the folders in which some datasets lie, of those in the local file system."""
+    folders = set()
+    for name in names:
+        dataset = catalog.get(name)
+        path = getattr(dataset, "_filepath", None)
+        if path is not None and getattr(dataset, "_protocol", "file") == "file":
+            folders.add(Path(path).parent)
+    return folders
 
 
 class ParameterTracking:
@@ -143,6 +288,15 @@ class RunRecord:
         record = {**self._record, "files": files, "warnings": tuple(self._warnings.messages)}
         return dict.fromkeys(names, record)
 
+    def known(self) -> Mapping[str, Any]:
+        """Return study, parameters, commit and versions of the run."""
+        return self._record
+
+    def hashes(self) -> dict[str, str]:
+        """Return the hashes of tissue and model, of those that are there."""
+        found = {kind: self._digest(path) for kind, path in self._files.items() if path.exists()}
+        return {kind: known for kind, known in found.items() if known is not None}
+
     @hook_impl(tryfirst=True)  # before kedro-mlflow closes the run
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Tag the run with the files that it wrote itself."""
@@ -183,6 +337,60 @@ class RunRecord:
         whole = path.resolve()
         is_inside = whole.is_relative_to(self._project.resolve())
         return (whole.relative_to(self._project.resolve()) if is_inside else whole).as_posix()
+
+
+class Provenance:
+    """Writes into tables what they were made from, and refuses to work on what does not belong together.
+
+    See :mod:`~tissue_crosstalk.provenance`. Parameters are those of a table's own stage, so that it is the same
+    whether stages run together or one by one; what came before is known by what the attention says of itself.
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self._record = record
+        self._pipeline = Pipeline([])
+        self._attention: Mapping[str, Any] = {}
+        self._warned: set[str] = set()
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Begin anew."""
+        self._pipeline, self._attention, self._warned = pipeline, {}, set()
+
+    @hook_impl
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        """Refuse tables of different runs, and say where the tissue has changed since."""
+        made = {name: said for name, value in inputs.items() if (said := said_of(value)).get("run")}
+        check_together(made)
+        self._attention = next((said for said in made.values() if "keys" in said), self._attention)
+        if made and any(_without_namespace(name) in TISSUES for name in node.inputs):
+            self._compare_tissue(self._attention.get("tissue_sha256"))
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Add to a table what it was made from."""
+        if can_say(data, _without_namespace(dataset_name)):
+            say(data, self._of(dataset_name))
+
+    def _of(self, dataset: str) -> dict[str, Any]:
+        (maker,) = self._pipeline.only_nodes_with_outputs(dataset).nodes
+        upstream = self._pipeline.to_outputs(dataset).nodes
+        stage = Pipeline([node for node in upstream if node.namespace == maker.namespace])
+        blocks = tuple(f"{name.removeprefix(PREFIX)}." for name in stage.inputs() if name.startswith(PREFIX))
+        known = self._record.known()
+        own = {name: value for name, value in known["parameters"].items() if f"{name}.".startswith(blocks)}
+        return description(known, own, self._attention, self._record.hashes())
+
+    def _compare_tissue(self, sha256: str | None) -> None:
+        now = self._record.hashes().get("tissue")
+        if sha256 and now and sha256 != now and now not in self._warned:
+            self._warned.add(now)
+            logger.warning(
+                "the file of the tissue has changed since its attention was extracted (SHA-256 %s, now %s). If its "
+                "expression is not the same, run the extraction again.",
+                sha256[:12],
+                now[:12],
+            )
 
 
 class _WarningList(logging.Handler):

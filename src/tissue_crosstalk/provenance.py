@@ -1,48 +1,127 @@
-"""What a result comes from: versions of packages, the project's commit."""
+"""What tables say of their origin, and whether they go together.
+
+A table (DataFrame) says it in ``attrs["tissue_crosstalk"]``, which parquet files keep; a JSON file under
+``provenance``; stored attention in the metadata of its schema (:mod:`~tissue_crosstalk.core.shard_jobs`).
+
+================  =====================================================================================================
+``run``           hash of all that the attention was made from
+``study``         the study that it was made in
+``tissue_sha256`` hash of the tissue's file
+``model_sha256``  hash of the model's folder
+``attention``     parameters by which the attention was extracted, and the keys by which the tissue was read
+``parameters``    those of the table's own stage
+``commit``        the project's, ``-dirty`` where files were changed
+``versions``      of packages
+================  =====================================================================================================
+"""
 
 from __future__ import annotations
 
-import platform
-import subprocess
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, Final
 
-PACKAGES = (
-    "tissue-crosstalk",
-    "anndata",
-    "kedro",
-    "kedro-datasets",
-    "kedro-mlflow",
-    "matplotlib",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-    "torch",
-)
-"""Packages whose versions a report names."""
+from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.errors import ResultError
 
-_SECONDS_FOR_GIT = 10
+PROVENANCE: Final = "provenance"
+RECORDS: Final = ("hub_selection", "hub_niches")
+"""JSON files that say what they were made from."""
+
+_UNKNOWN: Final = {"run": None, "tissue_sha256": None, "model_sha256": None}
 
 
-def git_commit(project: Path) -> str | None:
-    """Return the commit of a project's files, with ``-dirty`` where some differ from it; None without git."""
-    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_FOR_GIT, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
+def description(
+    run: Mapping[str, Any], parameters: Mapping[str, Any], attention: Mapping[str, Any], hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a table is to say of its origin, as JSON can hold it.
+
+    Parameters
+    ----------
+    run
+        Study, commit and versions.
+    parameters
+        Those of the table's stage.
+    attention
+        What the attention that it is made from says; nothing where there is none.
+    hashes
+        Of the files of this run, by kind (tissue, model); the attention knows better.
+    """
+    made = {name: attention.get(name) for name in _UNKNOWN}
+    for kind in ("tissue", "model"):
+        made[f"{kind}_sha256"] = made[f"{kind}_sha256"] or hashes.get(kind)
+    return {
+        **made,
+        "study": run["study"],
+        "attention": {name: attention[name] for name in ("parameters", "keys") if name in attention},
+        "parameters": {name: _as_json(value) for name, value in parameters.items()},
+        "commit": run["commit"],
+        "versions": dict(run["versions"]),
+    }
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of :data:`PACKAGES`."""
-    versions = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a folder, not installed
-            versions[package] = "unknown"
-    return versions
+def can_say(data: object, name: str) -> bool:
+    """Return whether what is saved under a dataset's name can say what it was made from."""
+    return name in RECORDS if type(data) is dict else type(data).__name__ == "DataFrame"
+
+
+def say(data: Any, described: Mapping[str, Any]) -> None:
+    """Have a table say what it was made from."""
+    if type(data) is dict:
+        data[PROVENANCE] = dict(described)
+    else:
+        data.attrs[terms.PROVENANCE_KEY] = dict(described)
+
+
+def said_of(value: object) -> dict[str, Any]:
+    """Return what a table says of its origin, one in memory or one on disk; None of what it does not say."""
+    schema = getattr(value, "schema", None)
+    if schema is not None and hasattr(schema, "metadata"):
+        from tissue_crosstalk.core.tables import made_from, run_of
+
+        return {**_UNKNOWN, **made_from(schema), "run": run_of(schema)}
+    if type(value) is dict:
+        said = value.get(PROVENANCE)
+    else:
+        attrs = getattr(value, "attrs", None)
+        said = attrs.get(terms.PROVENANCE_KEY) if isinstance(attrs, dict) else None
+    return {**_UNKNOWN, **said} if isinstance(said, dict) else dict(_UNKNOWN)
+
+
+def check_together(made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise unless tables go together.
+
+    Parameters
+    ----------
+    made
+        By name, what each says of its origin.
+
+    Raises
+    ------
+    ResultError
+        If they are of different attention, or of hubs that were found with different parameters.
+    """
+    for what, of_tables in (
+        ("hash of the attention", {name: str(said["run"])[:12] for name, said in made.items()}),
+        ("parameters of the hubs", {name: of for name, said in made.items() if (of := _parameters_of_hubs(said))}),
+    ):
+        if len(set(of_tables.values())) > 1:
+            raise ResultError(
+                f"{', '.join(sorted(of_tables))} are of different runs and do not go together: their {what} differ "
+                f"({'; '.join(dict.fromkeys(of_tables.values()))}). Run the earlier stages again, or the whole "
+                "pipeline: what is right is kept."
+            )
+
+
+def _parameters_of_hubs(said: Mapping[str, Any]) -> str:
+    """Return the parameters that a table says its hubs were found with, as text; empty where it has none."""
+    given = said.get("parameters")
+    if not isinstance(given, dict):
+        return ""
+    return ", ".join(f"{name}={value}" for name, value in sorted(given.items()) if "hubs" in name.split("."))
+
+
+def _as_json(value: object) -> object:
+    """Return a parameter as JSON can hold it."""
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)

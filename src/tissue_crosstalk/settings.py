@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from kedro.config import OmegaConfigLoader
 
-from tissue_crosstalk.hooks import ParameterChecks, ParameterTracking, RunRecord
+from tissue_crosstalk.hooks import (
+    OneRunPerStudy,
+    ParameterChecks,
+    ParameterTracking,
+    PlainErrors,
+    Provenance,
+    RunRecord,
+)
 from tissue_crosstalk.resolvers import RESOLVERS
 
-HOOKS = (ParameterChecks(), ParameterTracking(), RunRecord())
+RECORD = RunRecord()
+HOOKS = (PlainErrors(), OneRunPerStudy(), ParameterChecks(), ParameterTracking(), RECORD, Provenance(RECORD))
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -293,6 +293,23 @@ def random_tissue(
     )
 
 
+def user_tissue(tissue: PreparedTissue) -> ad.AnnData:
+    """Return what the user has of a prepared tissue, by its keys, in the user's order."""
+    back = tissue.in_tissue_order()
+    names = tissue.cell_names[back]
+    labels = pd.Categorical.from_codes(tissue.labels[back], categories=list(tissue.cell_types))
+    adata = ad.AnnData(
+        X=tissue.expression[back],
+        obs=pd.DataFrame({tissue.keys.labels_key: labels}, index=pd.Index(names, dtype=object)),
+        var=pd.DataFrame(index=pd.Index(tissue.genes, dtype=object)),
+        obsm={tissue.keys.coord_key: tissue.coordinates[back]},
+    )
+    if tissue.keys.section_key is not None:
+        sections = pd.Categorical.from_codes(tissue.sections[back], categories=list(tissue.section_names))
+        adata.obs[tissue.keys.section_key] = sections
+    return adata
+
+
 def counts_adata(seed: int = 0, n_cells: int = 30, n_genes: int = 6, **obs: Sequence[Any]) -> ad.AnnData:
     """Return an AnnData of counts (dense float32) with cell types A, B and C, a section and a radius."""
     generator = np.random.default_rng(seed)

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from naive import Stored, random_model, stored_attention
+from naive import Stored, random_model, stored_attention, user_tissue
 from scipy import sparse
-from test_stored import BACK, N_NEIGHBORS, NEIGHBORS, TISSUE
+from test_stored import N_NEIGHBORS, NEIGHBORS, TISSUE
 
 from tissue_crosstalk.core import tissue_file
 from tissue_crosstalk.core.annotation import AnnotatedFile, annotate_tissue
@@ -33,17 +33,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 
 def tissue() -> ad.AnnData:
     generator = np.random.default_rng(0)
-    names = TISSUE.cell_names[BACK]
+    own = user_tissue(TISSUE)
     adata = ad.AnnData(
         X=sparse.random(36, 5, 0.4, format="csr", random_state=0),
-        obs=pd.DataFrame(
-            {"kind": pd.Categorical(["ab"[n % 2] for n in range(36)])}, index=pd.Index(names, name="kind")
-        ),
-        obsm={"spatial": generator.uniform(size=(36, 2))},
+        obs=own.obs,
+        obsm={"spatial": own.obsm["spatial"], "umap": generator.uniform(size=(36, 2))},
         obsp={"near": sparse.random(36, 36, 0.2, format="csr", random_state=1)},
         layers={"dense": generator.uniform(size=(36, 5))},
-        uns={"note": "kept", "kind_colors": np.array(["red", "blue"], dtype=object)},
+        uns={"note": "kept", "cell_type_colors": np.array(["red", "blue", "green"], dtype=object)},
     )
+    adata.obs.index.name = "cell_type"
     adata.raw = adata.copy()
     return adata
 
@@ -91,7 +90,7 @@ def test_on_disk_as_in_memory(kind: str, kept: Stored, tmp_path: Path) -> None:
             one, other = (v.toarray() if sparse.issparse(v) else v for v in (getattr(back, part)[name], values))
             np.testing.assert_array_equal(one, other, err_msg=name)
     assert set(back.uns) == set(expected.uns) == {
-        "note", "kind_colors", "hub_cluster_colors", "hub_selection", "hub_composition_types", "attention_flavor"
+        "note", "cell_type_colors", "hub_cluster_colors", "hub_selection", "hub_composition_types", "attention_flavor"
     }  # fmt: skip
     np.testing.assert_array_equal(back.X.toarray(), expected.X.toarray())
     np.testing.assert_array_equal(back.raw.X.toarray(), expected.raw.X.toarray())

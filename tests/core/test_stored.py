@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +20,7 @@ from naive import (
     random_network,
     random_tissue,
     stored_attention,
+    user_tissue,
 )
 
 from tissue_crosstalk.core import tables
@@ -32,6 +35,7 @@ from tissue_crosstalk.core.stored import (
     Cells,
     StoredStrength,
     attention_sizes,
+    check_same_cells,
     check_same_tissue,
     read_norms,
     read_shards,
@@ -433,16 +437,63 @@ def test_unknown_flavors_are_refused_before_anything_is_read(kept: Stored) -> No
         flavor_attention(*arguments, Workspace(kept.folder), ["vanilla", "gene-wieghted"])
 
 
-def test_the_tissue_must_be_the_one_of_the_results(kept: Stored) -> None:
+def test_the_cells_must_be_those_of_the_results(kept: Stored) -> None:
     cells, names = Cells.read(kept.cells), TISSUE.cell_names[BACK]
-    check_same_tissue(cells, names)
-    check_same_tissue(cells, list(names))
+    check_same_cells(cells, names)
+    check_same_cells(cells, list(names))
     for others in (names[:-1], names[::-1], [*names[:-1], "stranger"]):
         with pytest.raises(ResultError) as caught:
-            check_same_tissue(cells, others)
+            check_same_cells(cells, others)
         assert str(caught.value).startswith(
             f"the results are of another tissue: they hold 36 cells, the tissue {len(others)}, or their names differ."
         )
+
+
+def other_type(adata: ad.AnnData) -> None:
+    first = adata.obs["cell_type"].cat.codes.iloc[0]
+    adata.obs.iloc[0, 0] = adata.obs["cell_type"].cat.categories[(first + 1) % 3]
+
+
+def type_renamed(adata: ad.AnnData) -> None:
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"NK/T": "NK"})
+
+
+def moved(adata: ad.AnnData) -> None:
+    adata.obsm["spatial"][3, 1] += 1e-6
+
+
+def in_three_dimensions(adata: ad.AnnData) -> None:
+    adata.obsm["spatial"] = np.column_stack([adata.obsm["spatial"], np.zeros(36)])
+
+
+def sections_swapped(adata: ad.AnnData) -> None:
+    adata.obs["section"] = adata.obs["section"].cat.rename_categories(["slide 2", "slide/1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_type, "the cell types of 1 of 36 cells differ"),
+        (type_renamed, "obs has cell types that the model does not know: 'NK'"),
+        (moved, "the coordinates of 1 of 36 cells differ"),
+        (in_three_dimensions, "the coordinates of all of 36 cells differ"),
+        (sections_swapped, "the sections of 36 of 36 cells differ"),
+        (lambda adata: adata.obs.pop("section"), "section_key names the column 'section', which is not in"),
+    ],
+)
+def test_a_tissue_of_the_same_names_that_has_been_changed_is_refused(
+    kept: Stored, change: Callable[[ad.AnnData], None], words: str
+) -> None:
+    cells, adata = Cells.read(kept.cells), user_tissue(TISSUE)
+    check_same_tissue(cells, adata)
+    adata.obs["leiden"] = "0"  # what the results do not depend on may change
+    adata.var["highly_variable"] = True
+    check_same_tissue(cells, adata)
+    change(adata)
+    with pytest.raises(
+        ResultError, match=f"the results are of another tissue, or this one has been changed: .*{words}"
+    ):
+        check_same_tissue(cells, adata)
 
 
 def test_a_model_input_for_another_model_is_refused(tmp_path: Path) -> None:

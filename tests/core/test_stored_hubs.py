@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
-from naive import Stored, random_model, stored_attention
+from naive import Stored, random_model, stored_attention, user_tissue
 from test_stored import BACK, N_NEIGHBORS, NEIGHBORS, TISSUE
 
 from tissue_crosstalk.core.errors import ResultError, TissueError
@@ -87,7 +87,7 @@ def test_markers_of_a_tissue_on_disk(kept: Stored, tmp_path: Path) -> None:
 
 def test_conditions_of_the_sections(kept: Stored) -> None:
     cells = Cells.read(kept.cells)
-    adata = to_anndata(TISSUE, NEIGHBORS)[BACK].copy()
+    adata = user_tissue(TISSUE)
     adata.obs["mouse"] = np.array(["old", "young"])[cells.sections]
     assert conditions_of_sections(cells, adata, None) == {}
     assert conditions_of_sections(cells, adata, "mouse") == {"slide/1": "old", "slide 2": "young"}

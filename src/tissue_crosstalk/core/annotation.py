@@ -61,7 +61,7 @@ def annotate_tissue(
         If the results are of another tissue.
     """
     known = Cells.read(cells)
-    check_same_tissue(known, adata.obs_names.astype(str).to_numpy(dtype=object))
+    check_same_tissue(known, adata)
     obs = adata.obs.copy()
     added = _Additions(obs, {}, {terms.OBSP_ATTENTION: _attention(flavored_attention, nn_idxs, known, flavor)}, {})
     _add_hubs(added, hubs, selection)

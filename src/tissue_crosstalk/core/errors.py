@@ -36,6 +36,10 @@ class ResultError(CrosstalkError):
     """Stored results are missing, incomplete or of another run."""
 
 
+class OutputError(CrosstalkError, OSError):
+    """A result cannot be written. What was there before is as it was."""
+
+
 class ClusterError(CrosstalkError):
     """The Dask cluster cannot be reached, or cannot do the work."""
 

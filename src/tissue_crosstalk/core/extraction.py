@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +18,10 @@ import pyarrow as pa
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.devices import AUTO, check_device_name, choose_device, full_precision
 from tissue_crosstalk.core.errors import ClusterError, ResultError
-from tissue_crosstalk.core.files import Finished, Workspace
+from tissue_crosstalk.core.files import Finished, Workspace, digest
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model_input import MODEL_INPUT_FILE, ModelInput
+from tissue_crosstalk.core.provenance import package_versions
 from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.tissue_file import open_tissue, source_of
@@ -87,7 +88,8 @@ def extract_tables(
         If `cells_per_shard` is below 1, or there is no such device.
     """
     check_device_name(device)
-    known = ModelInput(model_input).cells
+    opened = ModelInput(model_input)
+    known = opened.cells
     _check_model(known, model)
     bounds = shards(known.n_cells, cells_per_shard)
     # Where others do the shards, this process need not have the device.
@@ -96,7 +98,17 @@ def extract_tables(
     workspace = Workspace(workspace.folder.resolve())  # others may work elsewhere
     with workspace.alone(), _lent(workspace, model_input, model) as (source, model_folder):
         store = ShardStore(
-            workspace, TABLES, fingerprint_of(ATTENTION_FORMAT, described, source, model_folder), len(bounds)
+            workspace,
+            TABLES,
+            fingerprint_of(ATTENTION_FORMAT, described, source, model_folder),
+            len(bounds),
+            made_from={
+                "tissue_sha256": opened.tissue_sha256,
+                "model_sha256": digest(model_folder),
+                "keys": asdict(known.keys),
+                "parameters": {"cells_per_shard": cells_per_shard, "device": kind, "allow_tf32": allow_tf32},
+                "versions": package_versions(),
+            },
         )
         missing = list(store.missing())
         _tell(len(bounds), len(missing))

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import functools
 import hashlib
 import os
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.errors import CrosstalkError, OutputError, ResultError
+
+_ID: Final = r"[0-9a-f]{32}"
+# Where the new is written, and where the old is kept while the new takes its place.
+_UNFINISHED_FILE: Final = re.compile(rf"\.{_ID}\.unfinished(\..+)?")
+_UNFINISHED_FOLDER: Final = re.compile(rf"\.(?P<name>.+)\.{_ID}\.unfinished")
+_OLD_FOLDER: Final = re.compile(rf"\.(?P<name>.+)\.{_ID}\.old")
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -29,45 +43,150 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     pathlib.Path
         Where to write; it has the suffix of `path`.
+
+    Raises
+    ------
+    OutputError
+        If there is no room, or no permission to write.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder: only a rename within one file system is atomic.
     unfinished = target.parent / f".{uuid.uuid4().hex}.unfinished{target.suffix}"
-    try:
-        yield unfinished
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block succeeds."""
+    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block succeeds.
+
+    Raises
+    ------
+    OutputError
+        If there is no room, or no permission to write.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}.unfinished"
-    unfinished.mkdir()
+    with writing(target):
+        try:
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            swap_in(unfinished, target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Name the target, and what to do, where writing fails for want of room or permission.
+
+    Raises
+    ------
+    OutputError
+        In the place of what the operating system, or a library on its behalf, says.
+    """
     try:
-        yield unfinished
-        swap_in(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        number = _error_number(error)
+        if number not in (*_NO_ROOM, *_FORBIDDEN):
+            raise
+        advice = (
+            "Make room on that disk"
+            if number in _NO_ROOM
+            else "Give yourself permission to write there, or name another folder (root, reports)"
+        )
+        raise OutputError(
+            f"{target} cannot be written: {os.strerror(number)}. {advice}, and run it again: what is finished is kept, "
+            "and what was there before is as it was."
+        ) from error
+
+
+def _error_number(error: BaseException) -> int | None:
+    """Return the number of the operating system's error; libraries that write by themselves put it in the text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, CrosstalkError):
+        return None
+    found = re.search(r"\b(?:errno|os error)\b\D{0,3}(\d+)", str(error))
+    if found is None and error.__cause__ is not None:
+        return _error_number(error.__cause__)
+    return None if found is None else int(found[1])
 
 
 def swap_in(finished: Path, target: Path) -> None:
     """Put a finished folder in the place of `target`, which may exist."""
-    if target.exists():
-        old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
-        target.rename(old)
-        try:
-            finished.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+    if not os.path.lexists(target):
         finished.rename(target)
+        return
+    if _exchange(finished, target):
+        _remove(finished)  # which is the old one now
+        return
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
+    target.rename(old)  # a process that is killed after this leaves the old one to restore_interrupted
+    try:
+        finished.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link, but not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step, and return whether the system can do that."""
+    rename = _renameat2()
+    if rename is None:
+        return False
+    here, at_once = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), at_once) == 0)
+
+
+@functools.cache
+def _renameat2() -> Any:
+    """Return the system's function that exchanges paths (Linux; not every file system has it); None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None), "renameat2", None)
+    if function is not None:
+        function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return function
+
+
+def restore_interrupted(folder: Path) -> None:
+    """Put in order what processes left that were killed while they wrote to a folder.
+
+    What they had not finished is deleted, and a folder that was to be replaced, and is not, is put back. Nobody else
+    may be at work there.
+
+    Parameters
+    ----------
+    folder
+        Where results lie; it need not exist. Folders in it are not entered.
+    """
+    if not folder.is_dir():
+        return
+    with writing(folder):
+        for path in sorted(folder.iterdir()):
+            old = _OLD_FOLDER.fullmatch(path.name)
+            if old is not None and not os.path.lexists(folder / old["name"]):
+                path.rename(folder / old["name"])
+            elif old is not None or _UNFINISHED_FOLDER.fullmatch(path.name) or _UNFINISHED_FILE.fullmatch(path.name):
+                _remove(path)
 
 
 @dataclass(frozen=True)
@@ -134,13 +253,13 @@ class Finished:
         """Put it in the place of `target`, which may exist."""
         if self.path.resolve() == target.resolve():
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.is_dir():
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             with _same_file_system(self.path, target) as path:
-                swap_in(path, target)
-        else:
-            with _same_file_system(self.path, target) as path:
-                path.replace(target)
+                if path.is_dir():
+                    swap_in(path, target)
+                else:
+                    path.replace(target)
 
 
 @contextmanager

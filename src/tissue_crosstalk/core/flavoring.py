@@ -87,6 +87,7 @@ def flavor_attention(
         tuple(f"{terms.FLAVOR}={flavor}" for flavor in flavors),
         run=extraction,
         linked=(f"{terms.FLAVOR}={terms.VANILLA}",),
+        made_from=tables.made_from(pq.read_schema(files[terms.ATTENTION_PATTERNS][0])),
     )
     with store.workspace.alone():
         missing = store.missing()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -22,7 +22,7 @@ from scipy import sparse
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
-from tissue_crosstalk.core.files import Finished, Workspace
+from tissue_crosstalk.core.files import Finished, Workspace, digest
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.neighbors import Neighbors, check_neighbors, find_neighbors, neighbors_by_section
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 RADIUS = "radius"
 FINGERPRINT: Final = "fingerprint"
+TISSUE_SHA256: Final = "tissue_sha256"
+"""Hash of the tissue's file, by which results can tell which tissue they are of."""
 MODEL_INPUT_FORMAT: Final = "model input 1"
 MODEL_INPUT_FILE: Final = "model_input.h5ad"
 LEAST_BUCKET: Final = 8_192
@@ -178,6 +180,8 @@ class ModelInput:
         Its cells, in spatial order.
     n_neighbors
         Neighbors per cell.
+    tissue_sha256
+        Hash of the file of the tissue; None where that was in memory.
 
     Raises
     ------
@@ -192,6 +196,8 @@ class ModelInput:
                 "AnnData; run the pipeline from its start."
             )
         self.cells = _cells(adata)
+        sha256 = adata.uns[terms.MODEL_INPUT_KEY].get(TISSUE_SHA256)
+        self.tissue_sha256 = None if sha256 is None else str(sha256)
         self._expression = RowReader(adata.X)
         self._idx, self._dist = adata.obsm[terms.OBSM_NN_IDX], adata.obsm[terms.OBSM_NN_DIST]
         self.n_neighbors = int(self._idx.shape[1])
@@ -226,7 +232,8 @@ def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
 def _cells(adata: AnnData) -> TissueCells:
     record: dict[str, Any] = dict(adata.uns[terms.MODEL_INPUT_KEY])
     log_normalised, target_sum = bool(record.pop("log_normalised")), record.pop("target_sum", None)
-    record.pop(FINGERPRINT, None)
+    for name in (FINGERPRINT, TISSUE_SHA256):
+        record.pop(name, None)
     labels = adata.obs[terms.LABEL].cat
     sections = adata.obs[terms.SECTION].cat if terms.SECTION in adata.obs else None
     return TissueCells(
@@ -318,7 +325,9 @@ def store_model_input(
             )
             cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
             neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
-            _write(unfinished, cells, fingerprint, shuffle, normalisation, neighbors)
+            source = source_of(adata)
+            made = {FINGERPRINT: fingerprint, TISSUE_SHA256: None if source is None else digest(source)}
+            _write(unfinished, cells, made, shuffle, normalisation, neighbors)
         finally:
             shuffle.close()
         return Finished(unfinished)
@@ -329,21 +338,21 @@ def _digest_of_cells(adata: AnnData, keys: TissueKeys) -> str | None:
     columns = [key for key in (keys.labels_key, keys.section_key, keys.radius_key) if key in adata.obs.columns]
     if source_of(adata) is None or adata.obs.columns.duplicated().any() or keys.coord_key not in adata.obsm:
         return None  # nothing is used again, or the checks that follow say what is wrong
-    digest = hashlib.sha256()
+    whole = hashlib.sha256()
     for column in (adata.obs[name] for name in columns):
         plain = column.astype(str) if column.dtype == object else column  # values of several types cannot be hashed
-        digest.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().data)
+        whole.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().data)
     places: Any = adata.obsm[keys.coord_key]
     places = np.asarray(places.toarray() if hasattr(places, "toarray") else places)
     # Of values of several types, the bytes would say where in memory they are.
-    digest.update(np.ascontiguousarray(places.astype(str) if places.dtype == object else places).tobytes())
-    return digest.hexdigest()
+    whole.update(np.ascontiguousarray(places.astype(str) if places.dtype == object else places).tobytes())
+    return whole.hexdigest()
 
 
 def _write(
     path: Path,
     cells: TissueCells,
-    fingerprint: str | None,
+    made: Mapping[str, str | None],
     shuffle: RowShuffle,
     normalisation: Normalisation,
     neighbors: Iterator[tuple[npt.NDArray[np.intp], Neighbors]],
@@ -353,8 +362,7 @@ def _write(
     from anndata.io import write_elem
 
     parts = _parts(cells)
-    if fingerprint is not None:
-        parts["uns"][terms.MODEL_INPUT_KEY][FINGERPRINT] = fingerprint
+    parts["uns"][terms.MODEL_INPUT_KEY] |= {name: value for name, value in made.items() if value is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})

@@ -32,7 +32,7 @@ from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError, ResultError, did_you_mean, listing
 from tissue_crosstalk.core.flavors import FLAVORS, weigh
 from tissue_crosstalk.core.simulation import Interaction, affected_receivers
-from tissue_crosstalk.core.stored import Cells, check_same_tissue, read_shards, stored_flavors, strongest_head
+from tissue_crosstalk.core.stored import Cells, check_same_cells, read_shards, stored_flavors, strongest_head
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
@@ -192,7 +192,7 @@ def stored_recovery(
 
     tissue, neighbors = model_input_of(model_input, model)
     known = Cells.read(cells)
-    check_same_tissue(known, tissue.cell_names[tissue.in_tissue_order()])
+    check_same_cells(known, tissue.cell_names[tissue.in_tissue_order()])
     graph, vanilla = _stored_graph(attention_patterns, nn_idxs, nn_dists, known)
     others = (
         (flavor, strongest_head(flavored_attention, nn_idxs, known, flavor)[1])

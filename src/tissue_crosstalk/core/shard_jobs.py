@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,6 +119,8 @@ class ShardStore:
         The run of the extraction that all its tables share: readers compare it. None: the fingerprint is that.
     linked
         Parts whose files are those of the extraction itself.
+    made_from
+        What a reader is told of the files' origin (JSON), which does not decide whether they are right.
     """
 
     workspace: Workspace
@@ -128,10 +130,12 @@ class ShardStore:
     parts: tuple[str, ...] = ("",)
     run: str | None = None
     linked: tuple[str, ...] = ()
+    made_from: Mapping[str, Any] = field(default_factory=dict)
 
     def stamp(self, table: pa.Table, number: int) -> pa.Table:
         """Return the table with the metadata that its file will be known by."""
-        return table.replace_schema_metadata(self._metadata(number))
+        said = self._identity(number) | {tables.MADE_FROM: dict(self.made_from)}
+        return table.replace_schema_metadata({tables.METADATA_KEY: json.dumps(said).encode()})
 
     def path(self, folder: str, number: int, part: str = "") -> Path:
         """Return where a file is written."""
@@ -189,21 +193,21 @@ class ShardStore:
                 leftover.unlink(missing_ok=True)
         return tuple(Finished(self.workspace.unfinished(folder)) for folder in self.folders)
 
-    def _metadata(self, number: int, part: str = "") -> Mapping[bytes, bytes]:
+    def _identity(self, number: int, part: str = "") -> dict[str, Any]:
         run = self.fingerprint if self.run is None else self.run
         fingerprint = run if part in self.linked else self.fingerprint
-        text = json.dumps({"run": run, "fingerprint": fingerprint, "shard": [number, self.n_shards]})
-        return {tables.METADATA_KEY: text.encode()}
+        return {"run": run, "fingerprint": fingerprint, "shard": [number, self.n_shards]}
 
     def _is_right(self, file: Path, part: str) -> bool:
         if self.fingerprint is None:
             return False
         number = int(file.stem.rsplit("-", maxsplit=1)[-1])
         try:
-            metadata = pq.read_metadata(file).metadata or {}
+            said = tables.said_of(pq.read_schema(file))
         except (OSError, pa.ArrowException):  # cut short, or none of ours
             return False
-        return bool(metadata.get(tables.METADATA_KEY) == self._metadata(number, part)[tables.METADATA_KEY])
+        identity = self._identity(number, part)
+        return {name: said.get(name) for name in identity} == identity
 
     def _discard(self) -> None:
         """Delete what another run left unfinished."""

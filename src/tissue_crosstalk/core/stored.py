@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,14 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from tissue_crosstalk.core import tables, terms
-from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.errors import ResultError, TissueError
 from tissue_crosstalk.core.flavors import FLAVORS
+from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.strong_edges import StrengthShard
+from tissue_crosstalk.core.tissue import cell_columns
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,8 @@ class Cells:
         float64 (cell, axis).
     files
         What each file of the table holds: a shard of the same cells needs no search for their positions.
+    keys
+        Where the tissue held types, sections and coordinates; None where the table does not say.
     """
 
     names: npt.NDArray[np.object_]
@@ -65,6 +72,7 @@ class Cells:
     section_names: tuple[str, ...]
     coordinates: npt.NDArray[np.float64]
     files: tuple[CellsFile, ...] = ()
+    keys: TissueKeys | None = None
 
     @classmethod
     def read(cls, cells: pads.Dataset) -> Cells:
@@ -95,6 +103,7 @@ class Cells:
                 CellsFile(part.column(terms.CELL_IDX), own.astype(np.int64))
                 for part, own in zip(parts, np.split(positions, starts), strict=True)
             ),
+            keys=_keys(table.schema),
         )
 
     def table(self) -> pa.Table:
@@ -146,6 +155,14 @@ class Cells:
     def _places(self) -> pd.Index[str]:
         """The names with a hash table, made once for all shards."""
         return pd.Index(self.names, dtype=object)
+
+
+def _keys(schema: pa.Schema) -> TissueKeys | None:
+    """Return the keys that the table of cells says its tissue was read by."""
+    try:
+        return TissueKeys(**tables.made_from(schema)["keys"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _inverse(positions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -474,7 +491,31 @@ def _read(file: pads.Fragment, *, but: Sequence[str] = ()) -> pa.Table:
         return parquet.read([name for name in parquet.schema_arrow.names if name not in but])
 
 
-def check_same_tissue(cells: Cells, names: npt.NDArray[np.object_] | Sequence[str]) -> None:
+def check_same_tissue(cells: Cells, tissue: AnnData) -> None:
+    """Raise :class:`ResultError` unless the tissue has exactly these cells, of the same types at the same places."""
+    check_same_cells(cells, tissue.obs_names.astype(str).to_numpy(dtype=object))
+    if cells.keys is None:
+        return
+    try:
+        found = cell_columns(tissue, cells.keys, cells.cell_types)
+    except TissueError as error:
+        raise ResultError(f"the results are of another tissue, or this one has been changed: {error}") from error
+    names = np.array(cells.section_names or ("",), dtype=object)
+    for what, now, then in (
+        ("cell types", found.labels, cells.labels),
+        ("sections", np.array(found.section_names or ("",), dtype=object)[found.sections], names[cells.sections]),
+        ("coordinates", found.coordinates, cells.coordinates),
+    ):
+        if now.shape != then.shape or (now != then).any():
+            different = "all" if now.shape != then.shape else (now != then).reshape(len(now), -1).any(axis=1).sum()
+            raise ResultError(
+                f"the results are of another tissue, or this one has been changed: the {what} of {different} of "
+                f"{len(now)} cells differ from those that the attention was extracted from. Run the extraction again "
+                "with this tissue, or give the tissue that the results are of."
+            )
+
+
+def check_same_cells(cells: Cells, names: npt.NDArray[np.object_] | Sequence[str]) -> None:
     """Raise :class:`ResultError` unless the tissue has exactly these cells, in this order."""
     if len(names) != len(cells.names) or not (np.asarray(names, dtype=object) == cells.names).all():
         raise ResultError(

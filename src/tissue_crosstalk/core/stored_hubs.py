@@ -14,7 +14,7 @@ from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ResultError, TissueError, did_you_mean, listing
 from tissue_crosstalk.core.hub_contents import find_markers, section_conditions
 from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
-from tissue_crosstalk.core.stored import Cells, StoredStrength, check_same_tissue
+from tissue_crosstalk.core.stored import Cells, StoredStrength, check_same_cells, check_same_tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,7 @@ def find_stored_markers(hubs: Hubs, cells: Cells, model_input: AnnData, *, min_c
         If the prepared tissue is not that of the attention.
     """
     order = np.argsort(model_input.obs[terms.POSITION].to_numpy())
-    check_same_tissue(cells, model_input.obs_names.astype(str).to_numpy(dtype=object)[order])
+    check_same_cells(cells, model_input.obs_names.astype(str).to_numpy(dtype=object)[order])
     # Rows of the tissue to rows of the prepared one: only a type's rows are ever copied.
     return find_markers(
         hubs, cells, model_input.X, list(map(str, model_input.var_names)), rows=order, min_cells=min_cells
@@ -100,7 +100,7 @@ def conditions_of_sections(cells: Cells, tissue: AnnData, condition_key: str | N
             f"obs has no column {condition_key!r}.{did_you_mean(condition_key, map(str, tissue.obs.columns))} "
             f"It has {listing(list(tissue.obs.columns))}. Set hubs.condition_key."
         )
-    check_same_tissue(cells, tissue.obs_names.astype(str).to_numpy(dtype=object))
+    check_same_tissue(cells, tissue)
     return section_conditions(cells, tissue.obs[condition_key], condition_key)
 
 

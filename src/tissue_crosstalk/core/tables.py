@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 METADATA_KEY: Final = b"tissue_crosstalk"
 """Under which the schema of a file says what it was made from (see :mod:`~tissue_crosstalk.core.shard_jobs`)."""
 
+MADE_FROM: Final = "made_from"
+"""Under which that says which tissue and model it was, with which parameters and versions."""
+
 _ENCODINGS: Final = MappingProxyType({pa.float32(): "BYTE_STREAM_SPLIT", pa.int32(): "DELTA_BINARY_PACKED"})
 
 
@@ -282,10 +285,22 @@ def same_names(first: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     return is_same
 
 
+def said_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return what a file says of itself (see :data:`METADATA_KEY`); nothing where it is of another origin."""
+    try:
+        said = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def run_of(schema: pa.Schema) -> str | None:
     """Return the fingerprint of the run that wrote a table; None for tables of another origin."""
-    try:
-        run = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}")).get("run")
-    except (ValueError, AttributeError):
-        return None
+    run = said_of(schema).get("run")
     return None if run is None else str(run)
+
+
+def made_from(schema: pa.Schema) -> dict[str, Any]:
+    """Return what a table was made from, as far as it says: hashes of tissue and model, keys, parameters, versions."""
+    made = said_of(schema).get(MADE_FROM)
+    return made if isinstance(made, dict) else {}

@@ -41,6 +41,7 @@ CELLS: Final = "cells"
 # Keys of AnnData objects that the pipelines write.
 SPATIAL: Final = "spatial"
 MODEL_INPUT_KEY: Final = "tissue_crosstalk"
+PROVENANCE_KEY: Final = "tissue_crosstalk"
 OBSM_NN_IDX: Final = "nn_idx"
 OBSM_NN_DIST: Final = "nn_dist"
 OBSM_HUB_COMPOSITION: Final = "hub_composition"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -172,9 +172,7 @@ def prepare_cells(
     cell_names = np.asarray(adata.obs_names.astype(str), dtype=object)
     _refuse_duplicates(cell_names, "obs_names (cell names)", "call adata.obs_names_make_unique()")
 
-    labels, types = _labels(adata, keys.labels_key, cell_types)
-    sections, section_names = _sections(adata, keys.section_key)
-    coordinates = _coordinates(adata, keys.coord_key)
+    labels, types, sections, section_names, coordinates = cell_columns(adata, keys, cell_types)
     radii = _radii(adata, keys.radius_key)
     columns, gene_names = _gene_columns(adata, genes)
 
@@ -194,6 +192,41 @@ def prepare_cells(
         preprocessing=Preprocessing(log_normalised=True),
     )
     return cells, Expression.of(adata, keys.layer, columns)
+
+
+class CellColumns(NamedTuple):
+    """What a tissue says of its cells, in its order.
+
+    Attributes
+    ----------
+    labels, cell_types
+        Index into the types, int16 (cell,), and their names.
+    sections, section_names
+        Index into the names, int32 (cell,); no name where there is no section key.
+    coordinates
+        float64 (cell, axis).
+    """
+
+    labels: npt.NDArray[np.int16]
+    cell_types: tuple[str, ...]
+    sections: npt.NDArray[np.int32]
+    section_names: tuple[str, ...]
+    coordinates: npt.NDArray[np.float64]
+
+
+def cell_columns(adata: AnnData, keys: TissueKeys, cell_types: Sequence[str] | None = None) -> CellColumns:
+    """Return types, sections and places of a tissue's cells, checked.
+
+    Parameters
+    ----------
+    adata, keys, cell_types
+        As of :func:`prepare_tissue`, also for the errors.
+    """
+    return CellColumns(
+        *_labels(adata, keys.labels_key, cell_types),
+        *_sections(adata, keys.section_key),
+        _coordinates(adata, keys.coord_key),
+    )
 
 
 def _refuse_duplicates(names: npt.NDArray[np.object_], what: str, remedy: str) -> None:

@@ -7,6 +7,7 @@ from tissue_crosstalk.datasets.html_dataset import HtmlDataset
 from tissue_crosstalk.datasets.model_dataset import ModelDataset
 from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
 from tissue_crosstalk.datasets.training_checkpoint_dataset import TrainingCheckpointDataset
+from tissue_crosstalk.datasets.whole_datasets import JSONDataset, ParquetDataset
 from tissue_crosstalk.datasets.workspace_dataset import WorkspaceDataset
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "FigureDataset",
     "FiguresDataset",
     "HtmlDataset",
+    "JSONDataset",
     "ModelDataset",
+    "ParquetDataset",
     "ParquetShardsDataset",
     "TrainingCheckpointDataset",
     "WorkspaceDataset",
