@@ -40,8 +40,8 @@ class _Sweep:
     ----------
     env, pipelines, params
         As given on the command line.
-    study, folder
-        The sweep's own study, and the folder of its reports.
+    study, folder, root
+        The sweep's own study, the folder of its reports, and that of all results.
     settings
         What is tried, in the grid's order.
     is_demo, reports
@@ -55,6 +55,7 @@ class _Sweep:
     params: dict[str, Any]
     study: str
     folder: Path
+    root: Path
     settings: Sequence[Setting]
     is_demo: bool
     reports: bool
@@ -146,6 +147,7 @@ def _plan(env: str | None, pipelines: Sequence[str], options: Sequence[str], par
         / (params.get("root") or known["root"])
         / (params.get("reports") or known["reports"])
         / study,
+        root=PROJECT_PATH / (params.get("root") or known["root"]),
         settings=settings,
         is_demo=is_demo,
         reports=any(node.namespace and "reporting" in node.namespace.split(".") for node in pipeline.nodes),
@@ -206,13 +208,19 @@ def _run_all(planned: _Sweep) -> None:
     import mlflow
     from mlflow.tracking.context.registry import resolve_tags
 
+    from tissue_crosstalk.study_lock import LOCKS, PROCESS_TAG, Process, StudyLock
     from tissue_crosstalk.sweep import FAILED, FINISHED, choose
 
     client = planned.client
+    process = Process.this(mlflow.get_tracking_uri())
+    lock = StudyLock(planned.root / LOCKS, f"{planned.study}-sweep", process)
+    try:
+        lock.acquire()
+    except CrosstalkError as error:
+        raise click.ClickException(str(error)) from error
     # Not an active run of this process: kedro-mlflow would log every setting to it instead of opening a run of its own.
-    parent = client.create_run(
-        planned.experiment_id, run_name=f"sweep {planned.study}", tags=resolve_tags({"sweep.study": planned.study})
-    ).info.run_id
+    tags = resolve_tags({"sweep.study": planned.study, PROCESS_TAG: process.tag})
+    parent = client.create_run(planned.experiment_id, run_name=f"sweep {planned.study}", tags=tags).info.run_id
     outcomes: list[Outcome] = []
     status = FAILED
     try:
@@ -234,6 +242,7 @@ def _run_all(planned: _Sweep) -> None:
                 _report(planned, outcomes, parent)
         finally:
             client.set_terminated(parent, status)
+            lock.release()
     if status == FAILED:
         raise click.ClickException(
             f"none of the {len(outcomes)} settings trained a model. The first failed with {outcomes[0].failure}"

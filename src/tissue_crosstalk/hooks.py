@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Node, Pipeline
+from omegaconf.errors import OmegaConfBaseException
 
 from tissue_crosstalk.core.errors import CrosstalkError, ParameterError
 from tissue_crosstalk.core.files import digest, restore_interrupted
@@ -34,7 +37,8 @@ from tissue_crosstalk.params import (
     flat_fields,
 )
 from tissue_crosstalk.provenance import can_say, check_together, description, said_of, say
-from tissue_crosstalk.study_lock import KILLED, StudyLock
+from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock
+from tissue_crosstalk.tracking_store import make_store
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +77,6 @@ class ParameterChecks:
         return (yield)
 
 
-LOCKS: Final = Path("data", ".runs")
-"""Folder below the root in which each study has a file that says who is at work in it."""
-
 TERMINATED: Final = 128 + signal.SIGTERM
 """Exit code of a process that was asked to end, as shells have it."""
 
@@ -109,6 +110,19 @@ class _PlainHook:
             self._other(kind, error, traceback)
 
 
+class NewTrackingStore:
+    """Makes MLflow's store before kedro-mlflow does: whole, or not at all."""
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Make it where it is a file that is not there."""
+        try:
+            uri = context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"]
+        except (MissingConfigException, KeyError, TypeError, OmegaConfBaseException):
+            return  # kedro-mlflow says what is wrong, or has a default
+        make_store(str(uri))
+
+
 class OneRunPerStudy:
     """Refuses a second run of a study at a time, and leaves no MLflow run open, however a run ends.
 
@@ -132,21 +146,24 @@ class OneRunPerStudy:
     @hook_impl(wrapper=True)  # around kedro-mlflow, which opens its run
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> Generator[None, object, object]:
         """Keep other runs out of the study, and put in order what one that was killed has left."""
+        import mlflow
+
         if self._locks:  # a run of this process that was interrupted
             self._end(KILLED)
         is_demo = {(node.namespace or "").split(".")[0] == DEMO for node in pipeline.nodes}
         try:
+            process = Process.this(mlflow.get_tracking_uri())
             for study in sorted(self._demo if demo else self._study for demo in is_demo):
-                lock = StudyLock(self._root / LOCKS, study)
+                lock = StudyLock(self._root / LOCKS, study, process)
                 lock.acquire()
                 self._locks.append(lock)
             for folder in sorted(_folders(pipeline.all_outputs(), catalog)):
                 restore_interrupted(folder)
-            result = yield
+            with _tags_of_new_runs({PROCESS_TAG: process.tag}):
+                result = yield
         except BaseException:
             self._end("FAILED")
             raise
-        self._note()
         atexit.unregister(self._end)
         atexit.register(self._end, KILLED)  # before MLflow's own, which would call it FINISHED
         self._listen_to_terminate()
@@ -161,14 +178,6 @@ class OneRunPerStudy:
     def on_pipeline_error(self) -> None:
         """Let others in."""
         self._leave()
-
-    def _note(self) -> None:
-        import mlflow
-
-        run = mlflow.active_run()
-        if run is not None:
-            for lock in self._locks:
-                lock.note(run.info.run_id, mlflow.get_tracking_uri())
 
     def _end(self, status: str) -> None:
         """End a run that nobody else will end."""
@@ -190,6 +199,27 @@ class OneRunPerStudy:
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             self._former_handler = signal.signal(signal.SIGTERM, _terminate)
+
+
+@contextmanager
+def _tags_of_new_runs(tags: Mapping[str, str]) -> Iterator[None]:
+    """Have MLflow give tags to whatever run is opened in the block, in the moment in which it is opened."""
+    from mlflow.environment_variables import MLFLOW_RUN_CONTEXT
+
+    name = MLFLOW_RUN_CONTEXT.name
+    before = os.environ.get(name)
+    try:
+        known = json.loads(before) if before else {}
+    except ValueError:
+        known = {}
+    os.environ[name] = json.dumps({**known, **tags})
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _terminate(*_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kedro.config import OmegaConfigLoader
 
 from tissue_crosstalk.hooks import (
+    NewTrackingStore,
     OneRunPerStudy,
     ParameterChecks,
     ParameterTracking,
@@ -15,13 +16,22 @@ from tissue_crosstalk.hooks import (
 from tissue_crosstalk.resolvers import RESOLVERS
 
 RECORD = RunRecord()
-HOOKS = (PlainErrors(), OneRunPerStudy(), ParameterChecks(), ParameterTracking(), RECORD, Provenance(RECORD))
+HOOKS = (
+    NewTrackingStore(),
+    PlainErrors(),
+    OneRunPerStudy(),
+    ParameterChecks(),
+    ParameterTracking(),
+    RECORD,
+    Provenance(RECORD),
+)
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "custom_resolvers": RESOLVERS,
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**", "**/mlflow*"]},  # as kedro-mlflow has them, later
     # What an environment leaves out of a block stays as in base. By default Kedro replaces whole blocks, also by a
     # single run-time parameter: --env=paper --params=demo.training.max_epochs=9 would lose the rest of demo.
     "merge_strategy": {"parameters": "soft"},

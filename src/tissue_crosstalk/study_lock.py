@@ -7,10 +7,12 @@ import json
 import logging
 import os
 import socket
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import writing
@@ -21,25 +23,50 @@ RUNNING, KILLED = "RUNNING", "KILLED"
 """Statuses of MLflow's runs."""
 
 INTERRUPTED_TAG = "interrupted"
+LOCKS: Final = Path("data", ".runs")
+"""Folder below the root in which each study has a file that says who is at work in it."""
+
+PROCESS_TAG = "process"
+"""Tag of MLflow's runs by which one is found whose process was killed, at whatever moment."""
+
+
+# Files that this process has locked: to the system, whatever it opens and closes once more is one and the same lock.
+_held: set[Path] = set()
 
 
 @dataclass(frozen=True)
-class _Holder:
-    """The run that is, or was last, at work in a study.
+class Process:
+    """The process that is, or was last, at work in a study.
 
     Attributes
     ----------
     process, host, since
         Who it is.
-    run_id, tracking_uri
-        Its MLflow run; empty where there is none yet, or none at all.
+    tracking_uri
+        Where its MLflow run is, which has :data:`PROCESS_TAG`.
+    token
+        Tells it apart from all others.
     """
 
     process: int
     host: str
     since: str
-    run_id: str = ""
-    tracking_uri: str = ""
+    tracking_uri: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+    @property
+    def tag(self) -> str:
+        """Value of :data:`PROCESS_TAG`."""
+        return f"{self.process} on {self.host} ({self.token})"
+
+    @classmethod
+    def this(cls, tracking_uri: str) -> Process:
+        """Return this process, which is another one to every run in it."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(os.getpid(), socket.gethostname(), now, tracking_uri, uuid.uuid4().hex)
 
 
 class StudyLock:
@@ -52,12 +79,13 @@ class StudyLock:
         itself; what a process leaves there that was killed tells the next one which MLflow run it has to end.
     study
         Name of the study.
+    process
+        Who is at work, from :meth:`Process.this`.
     """
 
-    def __init__(self, folder: Path, study: str) -> None:
-        self._folder, self._study = folder, study
+    def __init__(self, folder: Path, study: str, process: Process) -> None:
+        self._folder, self._study, self._process = folder, study, process
         self._handle: int | None = None
-        self._holder = _Holder(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     def acquire(self) -> None:
         """Keep others out, and end the MLflow runs of those that were killed, of any study.
@@ -71,23 +99,21 @@ class StudyLock:
         """
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            handle, is_locked = _locked(self._path)
+            handle, is_locked = (None, False) if self._path in _held else _locked(self._path)
         if handle is None:
             raise ResultError(
-                f"another run is at work in the study {self._study!r}{_described(_read_path(self._path))}. Wait until "
-                "it ends, or give this one another study: --params=study=<name>."
+                f"another run is at work in the study {self._study!r} ({_read_path(self._path) or 'unknown'}). Wait "
+                "until it ends, or give this one another study: --params=study=<name>."
             )
         self._handle = handle
+        _held.add(self._path)
         if is_locked:
             _end_killed(_read(handle), self._study)
-        self._write()
-        end_killed_runs(self._folder, but=self._path)
-
-    def note(self, run_id: str, tracking_uri: str) -> None:
-        """Note the MLflow run, for whoever comes if this process is killed."""
-        known = asdict(self._holder) | {"run_id": run_id, "tracking_uri": tracking_uri}
-        self._holder = _Holder(**known)
-        self._write()
+        text = json.dumps(asdict(self._process)).encode()
+        with writing(self._path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, text, 0)
+        end_killed_runs(self._folder)
 
     def release(self) -> None:
         """Let others in."""
@@ -96,32 +122,23 @@ class StudyLock:
                 os.ftruncate(self._handle, 0)
             os.close(self._handle)  # which unlocks it
             self._handle = None
+            _held.discard(self._path)
 
     @property
     def _path(self) -> Path:
-        return self._folder / f"{self._study}.json"
-
-    def _write(self) -> None:
-        if self._handle is None:
-            return
-        text = json.dumps(asdict(self._holder)).encode()
-        with writing(self._path):
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, text, 0)
+        return self._folder.resolve() / f"{self._study}.json"
 
 
-def end_killed_runs(folder: Path, *, but: Path | None = None) -> None:
+def end_killed_runs(folder: Path) -> None:
     """End the MLflow runs of processes that were killed, as their studies' files tell.
 
     Parameters
     ----------
     folder
         See :class:`StudyLock`.
-    but
-        A file of which this process itself holds the lock: to close it once more would unlock it.
     """
-    for path in sorted(folder.glob("*.json")):
-        if path == but or path.is_symlink() or not path.stat().st_size:
+    for path in sorted(folder.resolve().glob("*.json")):
+        if path in _held or path.is_symlink() or not path.stat().st_size:
             continue
         try:
             handle, is_locked = _locked(path)
@@ -150,46 +167,40 @@ def _locked(path: Path) -> tuple[int | None, bool]:
     return handle, True
 
 
-def _read(handle: int) -> _Holder | None:
+def _read(handle: int) -> Process | None:
     return _parsed(os.pread(handle, 2**16, 0))
 
 
-def _read_path(path: Path) -> _Holder | None:
+def _read_path(path: Path) -> Process | None:
     try:
         return _parsed(path.read_bytes())
     except OSError:
         return None
 
 
-def _parsed(text: bytes) -> _Holder | None:
+def _parsed(text: bytes) -> Process | None:
     try:
-        return _Holder(**json.loads(text))
+        return Process(**json.loads(text))
     except (ValueError, TypeError):  # empty, cut short, or of another version
         return None
 
 
-def _described(holder: _Holder | None) -> str:
-    return "" if holder is None else f" (process {holder.process} on {holder.host}, since {holder.since})"
-
-
-def _end_killed(holder: _Holder | None, study: str) -> None:
+def _end_killed(known: Process | None, study: str) -> None:
     """End the MLflow run of a process that was killed, unless it has ended."""
-    if holder is None:
+    if known is None:
         return
     logger.warning(
-        "the last run of the study %r%s did not come to its end. What it had finished is kept.",
-        study,
-        _described(holder),
+        "the last run of the study %r (%s) did not come to its end. What it had finished is kept.", study, known
     )
-    if not holder.run_id:
-        return
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        client = mlflow.MlflowClient(holder.tracking_uri or None)
-        if client.get_run(holder.run_id).info.status == RUNNING:
-            client.set_tag(holder.run_id, INTERRUPTED_TAG, "its process was killed; found by a later run")
-            client.set_terminated(holder.run_id, KILLED)
+        client = mlflow.MlflowClient(known.tracking_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        for run in client.search_runs(experiments, f"tags.{PROCESS_TAG} = '{known.tag}'"):
+            if run.info.status == RUNNING:
+                client.set_tag(run.info.run_id, INTERRUPTED_TAG, "its process was killed; found by a later run")
+                client.set_terminated(run.info.run_id, KILLED)
     except MlflowException as error:  # the store is gone, or another one: no reason not to run
-        logger.warning("its MLflow run %s cannot be ended: %s", holder.run_id, error)
+        logger.warning("its MLflow run cannot be ended: %s", error)

@@ -18,6 +18,8 @@ from pathlib import Path
 import yaml
 
 from tissue_crosstalk.resolvers import PROJECT_PATH, tracking_uri
+from tissue_crosstalk.study_lock import LOCKS, end_killed_runs
+from tissue_crosstalk.tracking_store import make_store
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_STOP = 10.0
@@ -125,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # or the server would outlive this program
         if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(ending, lambda *_: sys.exit())
+    make_store(store)
+    end_killed_runs(PROJECT_PATH / LOCKS)
     process = serve(store, given.port)
     try:
         wait_for(server, process)
