@@ -136,9 +136,11 @@ class OneRunPerStudy:
         self._locks: list[StudyLock] = []
         self._former_handler: Any = None
 
-    @hook_impl
+    @hook_impl(tryfirst=True)  # before kedro-mlflow, which would go on with a run that is open
     def after_context_created(self, context: KedroContext) -> None:
-        """Note where the studies are."""
+        """Note where the studies are, and end a run of this process that was interrupted."""
+        if self._locks:
+            self._end(KILLED)
         given, known = context._runtime_params or {}, context.config_loader["globals"]
         self._root = Path(context.project_path) / str(given.get("root") or known["root"])
         self._study, self._demo = str(given.get("study") or known["study"]), demo_study(given.get("study"))
@@ -148,8 +150,6 @@ class OneRunPerStudy:
         """Keep other runs out of the study, and put in order what one that was killed has left."""
         import mlflow
 
-        if self._locks:  # a run of this process that was interrupted
-            self._end(KILLED)
         is_demo = {(node.namespace or "").split(".")[0] == DEMO for node in pipeline.nodes}
         try:
             process = Process.this(mlflow.get_tracking_uri())

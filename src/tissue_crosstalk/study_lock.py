@@ -30,10 +30,6 @@ PROCESS_TAG = "process"
 """Tag of MLflow's runs by which one is found whose process was killed, at whatever moment."""
 
 
-# Files that this process has locked: to the system, whatever it opens and closes once more is one and the same lock.
-_held: set[Path] = set()
-
-
 @dataclass(frozen=True)
 class Process:
     """The process that is, or was last, at work in a study.
@@ -69,6 +65,10 @@ class Process:
         return cls(os.getpid(), socket.gethostname(), now, tracking_uri, uuid.uuid4().hex)
 
 
+# Files that this process has locked. It must not open them once more: to close them again would unlock them.
+_held: dict[Path, Process] = {}
+
+
 class StudyLock:
     """Keeps other runs out of a study; a process that is killed leaves nothing locked.
 
@@ -101,12 +101,13 @@ class StudyLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             handle, is_locked = (None, False) if self._path in _held else _locked(self._path)
         if handle is None:
+            other = _held.get(self._path) or _read_path(self._path)
             raise ResultError(
-                f"another run is at work in the study {self._study!r} ({_read_path(self._path) or 'unknown'}). Wait "
+                f"another run is at work in the study {self._study!r}{'' if other is None else f' ({other})'}. Wait "
                 "until it ends, or give this one another study: --params=study=<name>."
             )
         self._handle = handle
-        _held.add(self._path)
+        _held[self._path] = self._process
         if is_locked:
             _end_killed(_read(handle), self._study)
         text = json.dumps(asdict(self._process)).encode()
@@ -122,7 +123,7 @@ class StudyLock:
                 os.ftruncate(self._handle, 0)
             os.close(self._handle)  # which unlocks it
             self._handle = None
-            _held.discard(self._path)
+            _held.pop(self._path, None)
 
     @property
     def _path(self) -> Path:

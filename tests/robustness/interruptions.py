@@ -196,6 +196,8 @@ def running(root: Path) -> list[str]:
 def trial(before: Path, root: Path, stage: str, delay: float, expected: dict[str, str], outcome: Outcome) -> None:
     """Kill one run after some seconds of work, or before (less than 0), run it again, and note what is wrong."""
     shutil.copytree(before, root, symlinks=True)
+    if delay < 0 and stage == STAGES[0]:
+        (root / "mlflow.db").unlink()  # so that its making is interrupted, too
     at_first = digests(root)
     process = start(root, stage)
     if delay >= 0:
@@ -236,12 +238,14 @@ def interrupt(stages: tuple[str, ...], n_kills: int, seed: int, folder: Path) ->
     import torch
 
     import tissue_crosstalk.api  # noqa: F401 - what the processes share is imported once
+    from tissue_crosstalk.tracking_store import make_store
 
     del kedro_mlflow, matplotlib, sklearn, torch
     generator = np.random.default_rng(seed)
     whole = folder / "whole"
     whole.mkdir()
     make_tissue(whole / "tissue.h5ad")
+    make_store(f"sqlite:///{whole}/mlflow.db")
     for stage in STAGES:
         before, root = folder / f"before-{stage}", folder / "trial"
         shutil.copytree(whole, before)
