@@ -418,9 +418,10 @@ def _sections(adata: AnnData, key: str | None) -> tuple[npt.NDArray[np.int32], t
 def _radii(adata: AnnData, key: str | None) -> npt.NDArray[np.float64] | None:
     if key is None:
         return None
-    given = pd.to_numeric(_obs_column(adata, key, "radius_key"), errors="coerce")
-    are_numbers = pd.api.types.is_numeric_dtype(given) and not pd.api.types.is_complex_dtype(given)
-    column = given.to_numpy(dtype=np.float64) if are_numbers else np.full(len(given), np.nan)
+    given = _obs_column(adata, key, "radius_key")
+    column = np.full(len(given), np.nan)
+    if given.dtype.kind not in "mMc":  # dates, durations and complex numbers would lose their meaning
+        column = pd.to_numeric(given, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~(np.isfinite(column) & (column >= 0))
     if bad.any():
         raise TissueError(
