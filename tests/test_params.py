@@ -190,3 +190,8 @@ def test_keys_of_the_model_can_be_overridden_and_unset() -> None:
 
 def test_metrics_of_similar_labels_stay_apart() -> None:
     assert metric_names(["T/NK", "T+NK", "B"]) == {"T/NK": "T_NK", "T+NK": "T_NK-2", "B": "B"}
+
+
+def test_long_names_of_metrics_are_cut_as_mlflow_wants_them_and_stay_apart() -> None:
+    names = metric_names([300 * "T" + end for end in ("a", "b", "c")])
+    assert list(names.values()) == [100 * "T", f"{100 * 'T'}-2", f"{100 * 'T'}-3"]

@@ -22,7 +22,7 @@ from tissue_crosstalk.core.errors import ParameterError, ResultError, TissueErro
 from tissue_crosstalk.core.files import whole_file, whole_folder
 from tissue_crosstalk.core.flavors import check_flavors, weigh
 from tissue_crosstalk.core.hubs import Hubs, HubSettings, find_hubs
-from tissue_crosstalk.core.model_input import prepare_for_model
+from tissue_crosstalk.core.model_input import find_and_judge_neighbors, prepare_for_model
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.profiles import pair_table, share_to_draw, strong_edges
 from tissue_crosstalk.core.stored import Cells, read_norms, read_shards
@@ -85,7 +85,6 @@ def train_model(
     """
     from tissue_crosstalk.core import training
     from tissue_crosstalk.core.model import TissueKeys as Keys
-    from tissue_crosstalk.core.neighbors import find_neighbors
     from tissue_crosstalk.core.tissue import prepare_tissue
     from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 
@@ -93,7 +92,7 @@ def train_model(
     kept = None if checkpoint is None else TrainingCheckpoint(Path(checkpoint))
     model, _ = training.train_model(
         tissue,
-        find_neighbors(tissue, n_neighbors, pad=pad_neighbors),
+        find_and_judge_neighbors(tissue, n_neighbors, pad=pad_neighbors),
         network or NetworkSettings(),
         settings or TrainingSettings(),
         seed=seed,
@@ -181,6 +180,7 @@ class AttentionModule:
 
         from tissue_crosstalk.core.attention import extract_attention
         from tissue_crosstalk.core.spatial_order import shards
+        from tissue_crosstalk.core.tissue import check_is_tissue
 
         check_flavors([flavor])
         if adata is None:
@@ -190,6 +190,7 @@ class AttentionModule:
                 "adata is needed: the model was read from a file and does not hold the tissue that it was trained on. "
                 "Pass the tissue as adata=..."
             )
+        check_is_tissue(adata)
         batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
         if not is_whole(batch_size) or batch_size < 1:
             raise ParameterError(

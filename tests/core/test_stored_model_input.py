@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tissue_crosstalk.core.model_input import (
     store_for_model,
     store_model_input,
 )
+from tissue_crosstalk.core.neighbors import typical_distance
 from tissue_crosstalk.core.tissue_file import open_tissue
 
 GIVEN: dict[str, Any] = {"log_normalised": False, "n_neighbors": 5}
@@ -173,3 +175,46 @@ def test_nothing_of_all_cells_and_genes_is_ever_dense(
         tracemalloc.stop()
     assert peak < 6e6
     assert ModelInput(open_tissue(finished.path)).expression(np.arange(n_cells)).nnz == pytest.approx(40_000, rel=0.01)
+
+
+@pytest.mark.parametrize("n_sampled", [1000, 10], ids=["all cells", "some cells"])
+@pytest.mark.parametrize(
+    ("factor", "is_warned"), [(1.0, False), (0.26, False), (3.9, False), (0.24, True), (4.1, True), (1e-3, True)]
+)
+def test_distances_unlike_those_of_the_model_are_warned_of(
+    factor: float, is_warned: bool, n_sampled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the model input is made or used again."""
+    monkeypatch.setattr(model_input, "SAMPLED_CELLS", n_sampled)
+    tissue = tissue_on_disk(tmp_path)
+    workspace = Workspace(tmp_path / "study")
+    store_model_input(tissue, workspace, KEYS, **GIVEN).move_to(workspace.place(MODEL_INPUT_FILE))
+    _, neighbors = from_anndata(open_tissue(workspace.place(MODEL_INPUT_FILE)))
+    parts = neighbors.dist if n_sampled == 1000 else model_input._some_distances(workspace.place(MODEL_INPUT_FILE))
+    assert parts.shape == (30 if n_sampled == 1000 else 10, 5)
+    assert {tuple(row) for row in parts} <= {tuple(row) for row in neighbors.dist}
+    typical = typical_distance(parts)
+    assert typical is not None
+    for made in (store_model_input, prepare_again):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made(tissue, workspace, KEYS, **GIVEN, distance_scale=typical / factor)
+        assert [str(warning.message).partition(" is ")[0] for warning in caught] == (
+            ["the nearest neighbor of a cell"] if is_warned else []
+        )
+
+
+def prepare_again(tissue: ad.AnnData, workspace: Workspace, *given: Any, **settings: Any) -> None:
+    workspace.place(MODEL_INPUT_FILE).unlink()
+    store_model_input(tissue, workspace, *given, **settings)
+
+
+@pytest.mark.parametrize(("radius", "is_warned"), [(0.5, False), (50.0, True)])
+def test_radii_that_cover_all_neighbors_are_warned_of(radius: float, is_warned: bool, tmp_path: Path) -> None:
+    tissue = tissue_on_disk(tmp_path)
+    tissue.obs["radius"] = radius
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stored(tissue, tmp_path)
+    words = "radii of column 'radius' of obs (radius_key) are so large that most cells overlap all their neighbors"
+    assert [str(warning.message).startswith(words) for warning in caught] == [True] * is_warned

@@ -317,7 +317,10 @@ def test_coordinates_of_another_shape_are_refused(n_axes: int) -> None:
 def test_coordinates_that_are_text_are_refused() -> None:
     adata = counts_adata()
     adata.obsm["spatial"] = np.full((30, 2), "here")
-    assert refused(adata) == "obsm['spatial'] (coord_key) must hold numbers. Got values of type <U4."
+    assert refused(adata) == (
+        "obsm['spatial'] (coord_key) must hold numbers. Got values of type <U4. Give it x and y (and z) of each cell "
+        "alone."
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

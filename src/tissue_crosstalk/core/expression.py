@@ -32,6 +32,10 @@ DENSER = 8
 """How many times as many rows are read at once where they are sparse."""
 
 
+LARGEST_LOG = 30.0
+"""The ``log1p`` of more counts (1e13) than a cell can have."""
+
+
 def rows_at_once(n_genes: int, *, is_dense: bool) -> int:
     """Return how many rows of so many genes are read at once, at least one."""
     per_row = n_genes if is_dense else n_genes / DENSER
@@ -71,15 +75,13 @@ class Expression:
         """
         if layer is not None and layer not in adata.layers:
             hint = did_you_mean(layer, adata.layers.keys())
-            raise TissueError(
-                f"layer names {layer!r}, which is not in the tissue's layers.{hint} "
-                f"Its layers are {listing(list(adata.layers))}."
-            )
+            known = f"Its layers are {listing(list(adata.layers))}." if len(adata.layers) else "It has no layers."
+            raise TissueError(f"layer names {layer!r}, which is not in the tissue's layers.{hint} {known}")
         values: Any = adata.X if layer is None else adata.layers[layer]
         if values is None:
             raise TissueError("the tissue has no X. Set layer to the layer that holds its expression.")
         where = "X" if layer is None else f"layers[{layer!r}]"
-        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+        if values.dtype.kind not in "biuf":  # complex numbers and durations would lose their meaning
             raise TissueError(f"{where} must hold numbers. Got values of type {values.dtype}.")
         return cls(
             values,
@@ -109,7 +111,8 @@ class Expression:
             part = self._read(values, slice(start, start + size))
             if sparse.issparse(part) and not sparse.issparse(values):  # from disk
                 self._check(part)
-            rows = sparse.csr_matrix(part, dtype=np.float32, copy=True)
+            with np.errstate(over="ignore"):  # what is too large is infinite then, and told of as that
+                rows = sparse.csr_matrix(part, dtype=np.float32, copy=True)
             rows = rows if self.columns is None else rows[:, self.columns]
             rows.sum_duplicates()
             rows.eliminate_zeros()
@@ -207,7 +210,13 @@ class Summary:
                     f"{where} looks like counts (whole numbers up to {self.largest:g}), but is used as log-normalised "
                     "expression. If it holds counts, normalise and log1p them first, or set log_normalised=false where "
                     "a model is trained.",
-                    stacklevel=4,
+                    stacklevel=3,
+                )
+            elif self.largest > LARGEST_LOG:
+                warnings.warn(
+                    f"{where} has values up to {self.largest:g}, more than a logarithm of counts can be, but is used "
+                    "as log-normalised expression. If it is normalised alone, log1p it first.",
+                    stacklevel=3,
                 )
             return Normalisation(None, None)
         if not self.is_whole:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +26,14 @@ from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
 from tissue_crosstalk.core.files import Finished, Workspace, digest
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
-from tissue_crosstalk.core.neighbors import Neighbors, check_neighbors, find_neighbors, neighbors_by_section
+from tissue_crosstalk.core.neighbors import (
+    Neighbors,
+    check_any_neighbor,
+    check_neighbors,
+    find_neighbors,
+    neighbors_by_section,
+    typical_distance,
+)
 from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
 from tissue_crosstalk.core.tissue_file import RowReader, source_of
 
@@ -42,6 +50,15 @@ MODEL_INPUT_FORMAT: Final = "model input 1"
 MODEL_INPUT_FILE: Final = "model_input.h5ad"
 LEAST_BUCKET: Final = 8_192
 """Cells of which the expression is sorted at once, at least: smaller buckets are too many files."""
+OTHER_UNIT: Final = 4.0
+"""How many times farther or nearer than a model's own a tissue's neighbors are, where its unit seems to be another.
+
+A pixel of Xenium is a fifth of a micrometre, that of others less; cells of another tissue are seldom twice as far.
+"""
+UNSCALED: Final = 1.0
+"""The scale of distances of a model that does not know those of its own tissue."""
+SAMPLED_CELLS: Final = 10_000
+SAMPLES: Final = 10
 ANNDATA_PARTS: Final = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
@@ -66,7 +83,7 @@ def prepare_for_training(
         The model input, as the module says.
     """
     tissue = prepare_tissue(adata, keys, log_normalised=log_normalised)
-    return to_anndata(tissue, find_neighbors(tissue, n_neighbors, pad=pad_neighbors))
+    return to_anndata(tissue, find_and_judge_neighbors(tissue, n_neighbors, pad=pad_neighbors))
 
 
 def prepare_for_model(
@@ -96,7 +113,8 @@ def prepare_for_model(
         See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
     """
     tissue = prepare_tissue(adata, keys or model.keys, **_as_of(model, log_normalised=log_normalised))
-    return tissue, find_neighbors(tissue, model.n_neighbors if n_neighbors is None else n_neighbors, pad=pad_neighbors)
+    wanted = model.n_neighbors if n_neighbors is None else n_neighbors
+    return tissue, find_and_judge_neighbors(tissue, wanted, pad=pad_neighbors, distance_scale=_scale_of(model))
 
 
 def store_for_model(
@@ -116,8 +134,60 @@ def store_for_model(
         keys or model.keys,
         n_neighbors=model.n_neighbors if n_neighbors is None else n_neighbors,
         pad_neighbors=pad_neighbors,
+        distance_scale=_scale_of(model),
         **_as_of(model, log_normalised=log_normalised),
     )
+
+
+def find_and_judge_neighbors(
+    tissue: TissueCells, n_neighbors: int, *, pad: bool = False, distance_scale: float | None = None
+) -> Neighbors:
+    """Find the neighbors of a tissue, and warn of distances that hardly can be.
+
+    Parameters
+    ----------
+    tissue, n_neighbors, pad
+        See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
+    distance_scale
+        Median distance to the nearest neighbor that a model was trained with; None: unknown.
+
+    Raises
+    ------
+    NeighborError
+        Also where no cell has any neighbor, whatever `pad` says.
+    """
+    check_any_neighbor(tissue)
+    found = find_neighbors(tissue, n_neighbors, pad=pad)
+    _warn_of_distances(found.dist, tissue.keys, distance_scale)
+    return found
+
+
+def _scale_of(model: CrosstalkModel) -> float | None:
+    """Return the median distance to the nearest neighbor in the tissue of a model, where it knows."""
+    scale = float(model.network.settings.distance_kernel_unit_scale)
+    return scale if model.origin == "tissue-crosstalk" and scale != UNSCALED else None
+
+
+def _warn_of_distances(dist: npt.NDArray[np.float32], keys: TissueKeys, distance_scale: float | None) -> None:
+    """Warn where distances, (cell, neighbor), seem to be in another unit than the radii, or than those of a model."""
+    farthest = np.where(np.isfinite(dist), dist, -1.0).max(axis=1, initial=-1.0)
+    touching = int((farthest == 0).sum())
+    if keys.radius_key is not None and 2 * touching > (farthest >= 0).sum():
+        warnings.warn(
+            f"radii of column {keys.radius_key!r} of obs (radius_key) are so large that most cells overlap all their "
+            f"neighbors (distance 0). Are they in the unit of obsm[{keys.coord_key!r}]?",
+            stacklevel=3,
+        )
+    typical = typical_distance(dist)
+    if distance_scale is None or typical is None:
+        return
+    if not 1 / OTHER_UNIT <= typical / distance_scale <= OTHER_UNIT:
+        warnings.warn(
+            f"the nearest neighbor of a cell is {typical:.3g} away (median), but the model was trained for "
+            f"{distance_scale:.3g}. If obsm[{keys.coord_key!r}] (coord_key) is in another unit than that of the "
+            "model's tissue, convert it; attention falls with the distance.",
+            stacklevel=3,
+        )
 
 
 def _as_of(model: CrosstalkModel, *, log_normalised: bool) -> dict[str, Any]:
@@ -264,6 +334,7 @@ def store_model_input(
     genes: Sequence[str] | None = None,
     cell_types: Sequence[str] | None = None,
     pad_neighbors: bool = False,
+    distance_scale: float | None = None,
 ) -> Finished:
     """Prepare a tissue and write the model input, h5ad, as it comes.
 
@@ -276,8 +347,8 @@ def store_model_input(
         taken as it is.
     keys, log_normalised, target_sum, genes, cell_types
         See :func:`~tissue_crosstalk.core.tissue.prepare_tissue`, also for the errors.
-    n_neighbors, pad_neighbors
-        See :func:`~tissue_crosstalk.core.neighbors.find_neighbors`, also for the errors.
+    n_neighbors, pad_neighbors, distance_scale
+        See :func:`find_and_judge_neighbors`, also for the errors. Distances of some of the cells are judged.
 
     Raises
     ------
@@ -305,9 +376,11 @@ def store_model_input(
         place = workspace.place(MODEL_INPUT_FILE)
         if fingerprint is not None and _stored_fingerprint(place) == fingerprint:
             logger.info("%s was prepared from this very tissue, and is used again.", place)
+            _warn_of_distances(_some_distances(place), keys, distance_scale)
             return Finished(place)
 
         cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
+        check_any_neighbor(cells)
         check_neighbors(cells, n_neighbors, pad=pad_neighbors)  # before the expression is read, which takes longer
         shuffle = RowShuffle(
             workspace.unfinished("shuffled_expression"),
@@ -330,7 +403,21 @@ def store_model_input(
             _write(unfinished, cells, made, shuffle, normalisation, neighbors)
         finally:
             shuffle.close()
+        _warn_of_distances(_some_distances(unfinished), keys, distance_scale)
         return Finished(unfinished)
+
+
+def _some_distances(path: Path) -> npt.NDArray[np.float32]:
+    """Return the distances of cells in several parts of a stored model input, (cell, neighbor)."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        stored = file["obsm"][terms.OBSM_NN_DIST]
+        size = SAMPLED_CELLS // SAMPLES
+        starts = np.unique(np.linspace(0, max(0, len(stored) - size), SAMPLES, dtype=np.int64))
+        # Of few cells, the parts overlap: all cells, then.
+        rows = [slice(None)] if len(stored) <= SAMPLED_CELLS else [slice(start, start + size) for start in starts]
+        return np.concatenate([stored[part] for part in rows])
 
 
 def _digest_of_cells(adata: AnnData, keys: TissueKeys) -> str | None:

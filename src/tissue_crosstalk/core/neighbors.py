@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from tissue_crosstalk.core.errors import NeighborError, ParameterError
+from tissue_crosstalk.core.errors import NeighborError, ParameterError, listing
 from tissue_crosstalk.core.terms import NO_NEIGHBOR
 from tissue_crosstalk.core.tissue import TissueCells
 
@@ -86,12 +86,42 @@ def neighbors_by_section(
         yield cells, _neighbors_within(tissue, cells, n_neighbors)
 
 
+def typical_distance(dist: npt.NDArray[np.float32]) -> float | None:
+    """Return the median distance to the nearest neighbor, of those that are not at the very same place.
+
+    Parameters
+    ----------
+    dist
+        Distances, nearest first, (cell, neighbor).
+
+    Returns
+    -------
+    float or None
+        None where there is none.
+    """
+    nearest = dist[:, 0]
+    nearest = nearest[np.isfinite(nearest) & (nearest > 0)]
+    return float(np.median(nearest)) if len(nearest) else None
+
+
 def check_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) -> None:
     """Raise as :func:`find_neighbors` does, without searching."""
     if n_neighbors < 1:
         raise ParameterError(f"n_neighbors must be at least 1. Got {n_neighbors} instead.")
     if not pad:
         _refuse_too_few(tissue, n_neighbors)
+
+
+def check_any_neighbor(tissue: TissueCells) -> None:
+    """Raise :class:`NeighborError` where no cell has any candidate, so that there is nothing to attend to."""
+    sizes = _sizes(tissue)
+    if (sizes.sum(axis=1) == sizes.max(axis=1)).all():
+        present = [tissue.cell_types[label] for label in np.unique(tissue.labels)]
+        each = f" in each of {len(tissue.section_names)} sections" if tissue.section_names else ""
+        raise NeighborError(
+            f"no cell has a neighbor: neighbors are of another cell type in the same section. Got one cell type{each} "
+            f"({listing(present)}). Check labels_key and section_key."
+        )
 
 
 def _neighbors_within(tissue: TissueCells, cells: npt.NDArray[np.intp], n_neighbors: int) -> Neighbors:
@@ -130,10 +160,15 @@ def _tree(tissue: TissueCells, candidates: npt.NDArray[np.intp]) -> tuple[KDTree
     return KDTree(tissue.coordinates[ordered], compact_nodes=False, balanced_tree=False), ordered
 
 
-def _refuse_too_few(tissue: TissueCells, n_neighbors: int) -> None:
+def _sizes(tissue: TissueCells) -> npt.NDArray[np.int64]:
+    """Return the number of cells of each type in each section, (section, type)."""
     n_sections, n_types = max(1, len(tissue.section_names)), len(tissue.cell_types)
     group = tissue.sections.astype(np.int64) * n_types + tissue.labels
-    sizes = np.bincount(group, minlength=n_sections * n_types).reshape(n_sections, n_types)
+    return np.bincount(group, minlength=n_sections * n_types).reshape(n_sections, n_types)
+
+
+def _refuse_too_few(tissue: TissueCells, n_neighbors: int) -> None:
+    sizes = _sizes(tissue)
     candidates = sizes.sum(axis=1, keepdims=True) - sizes
     short = []
     for section, label in zip(*np.nonzero((sizes > 0) & (candidates < n_neighbors)), strict=True):

@@ -23,6 +23,30 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset({terms.HUB_CLUSTER, terms.CELL_IDX})
 
+LARGEST_COORDINATE = 1e30
+"""Coordinates beyond it are placeholders of missing ones: distances are float32."""
+
+SOMETIMES_MISSING = frozenset({"nan", "none", "<na>", "na", "n/a", "null"})
+"""What a missing value reads as, once a column has been made text."""
+
+FEW_TYPES = 50
+"""Cell types that a tissue may have, however few cells."""
+
+CELLS_PER_TYPE = 20
+"""With fewer cells per type on average, the column is hardly one of cell types."""
+
+NUMBERS_OF_ANY_KIND = "biuf"
+"""NumPy's kinds of types that are read as numbers: complex numbers, dates and durations would lose their meaning."""
+
+X_AND_Y = (
+    ("x", "y"),
+    ("x_centroid", "y_centroid"),  # Xenium
+    ("center_x", "center_y"),  # MERSCOPE
+    ("centerx_global_px", "centery_global_px"),  # CosMx
+    ("x_location", "y_location"),
+)
+"""Columns of ``obs`` in which instruments leave coordinates, in lower case."""
+
 
 @dataclass(frozen=True, eq=False)
 class TissueCells:
@@ -163,10 +187,7 @@ def prepare_cells(
     expression
         Where their expression is, in the order of the tissue.
     """
-    if not hasattr(adata, "obsm"):
-        raise TissueError(
-            f"the tissue must be an AnnData object. Got {type(adata).__name__}; read it with anndata.read_h5ad."
-        )
+    check_is_tissue(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise TissueError(f"the tissue is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
     cell_names = np.asarray(adata.obs_names.astype(str), dtype=object)
@@ -229,6 +250,22 @@ def cell_columns(adata: AnnData, keys: TissueKeys, cell_types: Sequence[str] | N
     )
 
 
+def check_is_tissue(adata: object) -> None:
+    """Raise :class:`TissueError` unless it is an AnnData object: a path, a MuData or a SpatialData object is none."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TissueError(
+            f"the tissue must be an AnnData object. Got {type(adata).__name__}; read it with anndata.read_h5ad, or "
+            "take the table with the expression out of it."
+        )
+
+
+def _its(what: str, names: Sequence[object]) -> str:
+    """Return a sentence that lists what there is."""
+    return f"Its {what} are {listing(names)}." if names else f"It has no {what}."
+
+
 def _refuse_duplicates(names: npt.NDArray[np.object_], what: str, remedy: str) -> None:
     duplicated = pd.Index(names)[pd.Index(names).duplicated()].unique()
     if len(duplicated):
@@ -240,7 +277,7 @@ def _obs_column(adata: AnnData, key: str, parameter: str) -> pd.Series[Any]:
         hint = did_you_mean(key, map(str, adata.obs.columns))
         raise TissueError(
             f"{parameter} names the column {key!r}, which is not in the tissue's obs.{hint} "
-            f"Its columns are {listing(list(adata.obs.columns))}."
+            f"{_its('columns', list(adata.obs.columns))}"
         )
     n_columns = int((adata.obs.columns == key).sum())
     if n_columns > 1:
@@ -252,22 +289,59 @@ def _obs_column(adata: AnnData, key: str, parameter: str) -> pd.Series[Any]:
 def _categories(adata: AnnData, key: str, parameter: str) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:
     """Return the codes and the names of the categories in use of one column of ``obs``."""
     column = _obs_column(adata, key, parameter)
-    missing = column.isna().to_numpy()
-    if missing.any():
-        cells = listing(list(adata.obs_names[missing]), most=3)
+    _refuse_missing(adata, column.isna().to_numpy(), key, parameter, "NaN")
+    try:
+        values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
+    except TypeError:  # such as lists, which pandas cannot compare
         raise TissueError(
-            f"column {key!r} of obs ({parameter}) must have a value for every cell. {int(missing.sum())} of "
-            f"{len(column)} cells have none (NaN), first {cells}; drop these cells or give them a value of their own."
-        )
-    values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
+            f"column {key!r} of obs ({parameter}) must hold one value per cell, such as text. Got values of type "
+            f"{type(column.iloc[0]).__name__}; make the column text."
+        ) from None
     values = values.cat.remove_unused_categories()
     names = tuple(str(category) for category in values.cat.categories)
+    codes = values.cat.codes.to_numpy().astype(np.int32)
+    empty = [code for code, name in enumerate(names) if not name.strip()]
+    _refuse_missing(adata, np.isin(codes, empty), key, parameter, "empty text")
     if len(set(names)) < len(names):
         raise TissueError(
             f"column {key!r} of obs ({parameter}) has different values that read the same as text, such as 1 and '1'; "
             "make the column text."
         )
-    return values.cat.codes.to_numpy().astype(np.int32), names
+    _warn_of_names(codes, names, key, parameter)
+    return codes, names
+
+
+def _refuse_missing(
+    adata: AnnData, missing: npt.NDArray[np.bool_], key: str, parameter: str, what_they_have: str
+) -> None:
+    if missing.any():
+        raise TissueError(
+            f"column {key!r} of obs ({parameter}) must have a value for every cell. {int(missing.sum())} of "
+            f"{len(missing)} cells have none ({what_they_have}), first "
+            f"{listing(list(adata.obs_names[missing]), most=3)}; drop these cells or give them a value of their own."
+        )
+
+
+def _warn_of_names(codes: npt.NDArray[np.int32], names: tuple[str, ...], key: str, parameter: str) -> None:
+    """Warn of values that hardly were meant as they are: missing ones that became text, and one in two spellings."""
+    where = f"column {key!r} of obs ({parameter})"
+    for code, name in enumerate(names):
+        if name.strip().casefold() in SOMETIMES_MISSING:
+            warnings.warn(
+                f"{where} has the value {name!r} for {int((codes == code).sum())} of {len(codes)} cells, which reads "
+                "like a missing one. It is taken like any other; if these cells have none, drop them.",
+                stacklevel=5,
+            )
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        folded.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    if alike := [spellings for spellings in folded.values() if len(spellings) > 1]:
+        warnings.warn(
+            f"{where} has values that differ in upper and lower case or in spaces only: "
+            f"{'; '.join(listing(spellings) for spellings in alike[:4])}. They count as different ones, and cells of "
+            "one are neighbors of the other; if they mean the same, make them one.",
+            stacklevel=5,
+        )
 
 
 def _labels(
@@ -280,6 +354,12 @@ def _labels(
             "table. Rename them."
         )
     if cell_types is None:
+        if FEW_TYPES < len(names) <= np.iinfo(np.int16).max and len(names) * CELLS_PER_TYPE > len(codes):
+            warnings.warn(
+                f"labels_key {key!r} has {len(names)} different values in {len(codes)} cells; is it a column of cell "
+                "types?",
+                stacklevel=4,
+            )
         if len(names) > np.iinfo(np.int16).max:
             raise TissueError(f"labels_key {key!r} has {len(names)} different values; is it a column of cell types?")
         return codes.astype(np.int16), names
@@ -299,14 +379,22 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
         hint = did_you_mean(key, adata.obsm.keys())
         raise TissueError(
             f"coord_key names {key!r}, which is not in the tissue's obsm.{hint} "
-            f"Its keys are {listing(list(adata.obsm))}."
+            f"{_its('keys', list(adata.obsm))}{_coordinates_in_obs(adata, key)}"
         )
     values: Any = adata.obsm[key]
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)  # a DataFrame becomes an array, too
     try:
+        # Text and objects may be numbers, such as those of a csv.
+        if values.dtype.kind not in NUMBERS_OF_ANY_KIND + "OUST" or values.dtype.kind == "b":
+            raise TypeError(values.dtype)
         coordinates = values.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TissueError(f"obsm[{key!r}] (coord_key) must hold numbers. Got values of type {values.dtype}.") from error
+    except (TypeError, ValueError):
+        columns = adata.obsm[key].columns if isinstance(adata.obsm[key], pd.DataFrame) else ()
+        among = f" in the columns {listing(list(columns))}" if len(columns) else ""
+        raise TissueError(
+            f"obsm[{key!r}] (coord_key) must hold numbers. Got values of type {values.dtype}{among}. Give it x and y "
+            "(and z) of each cell alone."
+        ) from None
     if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
         raise TissueError(
             f"obsm[{key!r}] (coord_key) must be of shape (cell, 2) or (cell, 3). Got {coordinates.shape} instead."
@@ -317,8 +405,28 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
             f"obsm[{key!r}] (coord_key) must be finite. {int(bad.sum())} of {len(bad)} cells have NaN or infinite "
             f"coordinates, first {listing(list(adata.obs_names[bad]), most=3)}; drop these cells."
         )
+    far: npt.NDArray[np.bool_] = (np.abs(coordinates) > LARGEST_COORDINATE).any(axis=1)
+    if far.any():
+        raise TissueError(
+            f"obsm[{key!r}] (coord_key) must hold places. {int(far.sum())} of {len(far)} cells have coordinates beyond "
+            f"{LARGEST_COORDINATE:g}, first {listing(list(adata.obs_names[far]), most=3)}, which stand for missing "
+            "ones; drop these cells."
+        )
     checked: npt.NDArray[np.float64] = coordinates
     return checked
+
+
+def _coordinates_in_obs(adata: AnnData, key: str) -> str:
+    """Return what to do where columns of ``obs`` look like the coordinates, else an empty string."""
+    by_folded = {str(column).casefold(): str(column) for column in adata.obs.columns}
+    for x, y in X_AND_Y:
+        if x in by_folded and y in by_folded:
+            columns = [by_folded[x], by_folded[y]]
+            return (
+                f" If the columns {listing(columns)} of obs are the coordinates: "
+                f"adata.obsm[{key!r}] = adata.obs[{columns!r}].to_numpy()"
+            )
+    return ""
 
 
 def _warn_of_same_places(coordinates: npt.NDArray[np.float64], sections: npt.NDArray[np.int32]) -> None:
@@ -343,7 +451,10 @@ def _sections(adata: AnnData, key: str | None) -> tuple[npt.NDArray[np.int32], t
 def _radii(adata: AnnData, key: str | None) -> npt.NDArray[np.float64] | None:
     if key is None:
         return None
-    column = pd.to_numeric(_obs_column(adata, key, "radius_key"), errors="coerce").to_numpy(dtype=np.float64)
+    given = _obs_column(adata, key, "radius_key")
+    column = np.full(len(given), np.nan)
+    if given.dtype.kind not in "mMc":  # dates, durations and complex numbers would lose their meaning
+        column = pd.to_numeric(given, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~(np.isfinite(column) & (column >= 0))
     if bad.any():
         raise TissueError(
@@ -366,6 +477,7 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
     if missing:
         folded = {name.casefold() for name in present}
         case = " They differ in upper and lower case only." if all(g.casefold() in folded for g in missing) else ""
+        case = case or _genes_elsewhere(adata, missing)
         raise TissueError(
             f"the tissue lacks {len(missing)} of the model's {len(genes)} genes: {listing(missing, most=20)}.{case} "
             "Give a tissue measured with the same genes (var_names), or train a model on this one."
@@ -377,3 +489,11 @@ def _gene_columns(adata: AnnData, genes: Sequence[str] | None) -> tuple[npt.NDAr
     columns = present.get_indexer_for(list(genes))
     in_order = len(genes) == len(present) and bool((columns == np.arange(len(present))).all())
     return (None if in_order else columns), tuple(genes)
+
+
+def _genes_elsewhere(adata: AnnData, genes: Sequence[str]) -> str:
+    """Return what to do where the names of the genes are in a column of ``var``, else an empty string."""
+    for column in adata.var.columns:
+        if (adata.var.columns == column).sum() == 1 and set(genes) <= set(adata.var[column].astype(str)):
+            return f" Column {str(column)!r} of var has them: set adata.var_names = adata.var[{str(column)!r}]."
+    return ""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from anndata import AnnData
 from scipy import sparse
 
-from tissue_crosstalk.core.errors import TissueError
+from tissue_crosstalk.core.errors import TissueError, listing
 
 if TYPE_CHECKING:
     import h5py
@@ -25,6 +25,7 @@ ON_DISK = ("layers", "obsp")
 IN_MEMORY = ("obs", "var", "obsm", "varm", "uns")
 SPARSE = {"csr_matrix", "csc_matrix"}
 GROUPS = {"dict", "raw"}
+ZARR_FILES = {".zgroup", "zarr.json", ".zmetadata"}
 LARGE = 2**20
 """Elements of an array of ``obsm`` above which it stays on disk."""
 
@@ -61,12 +62,13 @@ def open_tissue(path: Path) -> AnnData:
     """
     import anndata
 
+    _check_kind(path)
     group = _open(path)
     if group.attrs.get("encoding-type") != "anndata":
         if path.is_dir() or "X" not in group or "obs" not in group:
             raise TissueError(
-                f"{str(path)!r} is not an AnnData: it has {', '.join(map(repr, sorted(group))) or 'nothing'}. Write it "
-                f"with AnnData.write_{'zarr' if path.is_dir() else 'h5ad'}."
+                f"{str(path)!r} is not an AnnData: it has {', '.join(map(repr, sorted(group))) or 'nothing'}. "
+                f"{_remedy(path, group)}"
             )
         return anndata.read_h5ad(path)
     parts = {name: _read(group[name]) for name in IN_MEMORY if name in group and name != "obsm"}
@@ -76,6 +78,42 @@ def open_tissue(path: Path) -> AnnData:
     tissue = TissueFile(X=_lazy(group["X"]) if "X" in group else None, **parts)
     tissue.source = path
     return tissue
+
+
+def _check_kind(path: Path) -> None:
+    """Raise :class:`TissueError` unless it is an HDF5 file or a zarr store, whatever it holds."""
+    if path.is_dir():
+        found = sorted(entry.name for entry in path.iterdir())
+        if not ZARR_FILES & set(found):
+            raise TissueError(
+                f"{str(path)!r} is a folder, but not a zarr store: it has {listing(found) or 'nothing'}. Name an h5ad "
+                "file, or the folder that AnnData.write_zarr made."
+            )
+    elif path.is_file():
+        import h5py
+
+        with path.open("rb") as file:
+            start = file.read(8)
+        if not h5py.is_hdf5(path):
+            came = f"begins with {start!r}" if start else "is empty"
+            raise TissueError(
+                f"{str(path)!r} is not an h5ad file, whatever its name: it {came}. Read it with what it is made for, "
+                "such as scanpy.read_csv, and write it with AnnData.write_h5ad."
+            )
+
+
+def _remedy(path: Path, group: Any) -> str:
+    """Return how to get at an AnnData in or from what is none."""
+    if "mod" in group:
+        return f"It is a MuData of {listing(sorted(group['mod']))}: write the one with the expression with write_h5ad."
+    if "tables" in group:
+        return f"It is a SpatialData store: name the folder of its table, such as '{path}/tables/table'."
+    if "matrix" in group:
+        return (
+            "It is a 10x file: read it with scanpy.read_10x_h5, add cell types and coordinates, and write it with "
+            "AnnData.write_h5ad."
+        )
+    return f"Write it with AnnData.write_{'zarr' if path.is_dir() else 'h5ad'}."
 
 
 def source_of(adata: AnnData) -> Path | None:

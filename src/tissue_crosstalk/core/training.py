@@ -19,6 +19,7 @@ import pandas as pd
 from tissue_crosstalk.core.batches import HeldOut, hold_out, patch_batches
 from tissue_crosstalk.core.devices import choose_device
 from tissue_crosstalk.core.errors import TrainingError
+from tissue_crosstalk.core.neighbors import typical_distance
 
 if TYPE_CHECKING:
     import torch
@@ -443,9 +444,7 @@ def _parts(rows: npt.NDArray[np.intp], size: int) -> list[npt.NDArray[np.intp]]:
 
 
 def _distance_scale(neighbors: Neighbors) -> float:
-    nearest = neighbors.dist[:, 0]
-    nearest = nearest[np.isfinite(nearest) & (nearest > 0)]
-    return float(np.median(nearest)) if len(nearest) else 1.0
+    return typical_distance(neighbors.dist) or 1.0
 
 
 def _type_means(tissue: PreparedTissue, training: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

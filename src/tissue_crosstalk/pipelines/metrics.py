@@ -8,14 +8,17 @@ from collections.abc import Iterable, Mapping
 
 Metric = dict[str, float] | list[dict[str, float]]
 
+LONGEST_PART = 100
+"""MLflow takes names of up to 250 characters, and ours have up to two parts that the user has named."""
+
 
 def metric_name(*parts: str) -> str:
-    """Join parts with dots; characters that MLflow refuses in names become ``_``."""
-    return ".".join(re.sub(r"[^\w\- ]", "_", part) for part in parts)
+    """Join parts with dots; characters that MLflow refuses in names become ``_``, and what is too long is cut."""
+    return ".".join(re.sub(r"[^\w\- ]", "_", part)[:LONGEST_PART] for part in parts)
 
 
 def metric_names(labels: Iterable[str]) -> dict[str, str]:
-    """Return a name for each label; of labels that differ in refused characters only, the later ones get a number."""
+    """Return a name for each label; of labels that differ in what MLflow refuses only, the later ones get a number."""
     names: dict[str, str] = {}
     for label in labels:
         plain = metric_name(label)
