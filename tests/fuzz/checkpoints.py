@@ -632,6 +632,8 @@ def attempt(
     except CheckpointError as error:
         message = str(error)
     except BaseException:  # whatever it is, it is a finding
+        sys.settrace(None)
+        watch.armed = False
         wrong = traceback.format_exc()
     finally:
         sys.settrace(None)
@@ -640,7 +642,7 @@ def attempt(
     if message and (str(folder) not in message or len(message) > 3000):
         wrong = f"a message that does not name the file, or is too long: {message[:300]}"
     if watch.seen:
-        wrong = f"it made the process do: {watch.seen}"
+        wrong += f"it made the process do: {watch.seen}"
         watch.seen.clear()
     if seconds > MOST_SECONDS or grown > MOST_BYTES:
         wrong = f"it took {seconds:.1f} s and {grown} bytes"

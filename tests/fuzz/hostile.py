@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def with_profiles(
     n_labels: int,
     n_genes: int,
     *,
-    genes: Callable[[], Any] = list,
+    genes: Callable[[], Any] = lambda: ["A"],
     labels: Callable[[], Any] | None = None,
 ) -> Callable[[Path], Path]:
     """Profiles of so many labels and genes, half precision zeros: the archive stays small."""
@@ -371,6 +372,7 @@ def much_metadata(entries: dict[str, Any]) -> bytes:
 
 MANY = 480_000  # fewer operations than are read
 HUGE = 2**24
+LABELED = 5_000_000
 
 HOSTILE: dict[str, Callable[[Path], Path]] = {
     # pickles
@@ -421,12 +423,16 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
             + b"e"
         ),
     ),
-    "an array of small numbers as labels": with_profiles(HUGE, 1, labels=lambda: array(latin(bytes(HUGE)), HUGE, "i1")),
-    "an array of small texts as labels": with_profiles(HUGE, 1, labels=lambda: array(latin(b"x" * HUGE), HUGE, "S1")),
-    "an array of objects as labels": with_profiles(
-        1_900_000, 1, labels=lambda: array(b"](" + b"K\x01" * 1_900_000 + b"e", 1_900_000)
+    "an array of small numbers as labels": with_profiles(
+        LABELED, 1, labels=lambda: array(latin(bytes(LABELED)), LABELED, "i1")
     ),
-    "many labels": with_profiles(HUGE, 1, labels=lambda: list(LABELS)),
+    "an array of small texts as labels": with_profiles(
+        LABELED, 1, labels=lambda: array(latin(b"x" * LABELED), LABELED, "S1")
+    ),
+    "an array of objects as labels": with_profiles(
+        240_000, 1, labels=lambda: array(b"](" + b"K\x01" * 240_000 + b"e", 240_000)
+    ),
+    "many labels": with_profiles(LABELED, 1, labels=lambda: list(LABELS)),
     "many tensors": lambda folder: archived(
         folder,
         contents(
@@ -466,7 +472,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "JSON: a key twice": own(lambda old: old.replace(b'"format"', b'"n_neighbors": 3, "format"', 1), "model.json"),
     "JSON: a key of a part twice": own(lambda old: old.replace(b'"n_heads"', b'"n_heads": 2, "n_heads"'), "model.json"),
     "JSON: an absurd network": described(
-        network={name: HUGE if name.startswith("n_") else 1.0 for name in SMALL.__dataclass_fields__}
+        network={name: HUGE if name.startswith("n_") else 1.0 for name in asdict(SMALL)}
     ),
     "JSON: many genes": described(genes=[f"{number:05d}" for number in range(800_000)]),
     "JSON: a wide text": own(lambda _: b'"' + "😀".encode() + b"x" * (60 * 2**20) + b'"', "model.json"),

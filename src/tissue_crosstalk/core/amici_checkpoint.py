@@ -303,7 +303,8 @@ class Item:
             )
         size = storage.size // dtype.itemsize if storage.kind == _UNTYPED else storage.size
         axes = [*shape, *stride]
-        if len(shape) != len(stride) or not all(type(n) is int and 0 <= n <= size for n in axes) or len(shape) > 8:
+        is_view = type(offset) is int and len(shape) == len(stride) <= 8  # to torch, true and false are no integers
+        if not is_view or not all(type(n) is int and 0 <= n <= size for n in axes):
             raise self.wrong(f"a tensor whose shape fits its storage of {shown(size)} numbers")
         view = _View(storage.key, dtype, size, offset, tuple(map(int, shape)), tuple(map(int, stride)))
         numel = math.prod(view.shape)

@@ -210,19 +210,30 @@ def _load_own(folder: Path) -> CrosstalkModel:
 
 
 def _check_header(file: Path) -> None:
-    """Refuse weights whose header is too long: safetensors would take up to 100 MB, and many times that to read it."""
+    """Refuse weights whose header says things twice, or is longer than that of any network.
+
+    Of two entries of a name, safetensors takes the last; and it reads 100 MB of header into many times that.
+    """
     with file.open("rb") as stream:
         start = stream.read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if length > MAX_HEADER_BYTES:
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{file}: the header of the weights must be of at most {MAX_HEADER_BYTES} bytes. It declares {length}: "
+                f"the file is damaged, or is something else. {_LOAD_HINT}"
+            )
+        header = stream.read(length)
+    try:
+        _parsed(header)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{file}: the header of the weights must be of at most {MAX_HEADER_BYTES} bytes. It declares {length}: the "
-            f"file is damaged, or is something else. {_LOAD_HINT}"
-        )
+            f"{file}: the weights cannot be read: the file is truncated or damaged: its header is no JSON "
+            f"({shorten(str(error))}). {_LOAD_HINT}"
+        ) from error
 
 
-def _json(file: Path) -> object:
-    """Return what a JSON file holds. Refused are numbers that JSON does not know (NaN), and keys that are there twice."""
+def _parsed(content: bytes) -> object:
+    """Return the value of JSON. Refused are numbers that JSON does not know (NaN), and keys that are there twice."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no JSON number")
@@ -234,6 +245,11 @@ def _json(file: Path) -> object:
             raise ValueError(f"there twice: {listing(repeated, most=2)}")
         return entries
 
+    return json.loads(content, parse_constant=refuse, object_pairs_hook=only_once)
+
+
+def _json(file: Path) -> object:
+    """Return what a JSON file holds."""
     with file.open("rb") as stream:
         content = stream.read(MAX_DESCRIPTION_BYTES + 1)
     if len(content) > MAX_DESCRIPTION_BYTES:
@@ -241,7 +257,7 @@ def _json(file: Path) -> object:
             f"{file}: a description must be at most {MAX_DESCRIPTION_BYTES} bytes. Got more. {_LOAD_HINT}"
         )
     try:
-        return json.loads(content, parse_constant=refuse, object_pairs_hook=only_once)
+        return _parsed(content)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: the file must be JSON, as save_model writes it. It cannot be parsed "
@@ -388,8 +404,14 @@ def _empty_network(file: Path, description: _Description, hint: str) -> CrossAtt
     for name, size in {"number of genes": n_genes, "number of cell types": n_labels, **sizes}.items():
         if not 1 <= size <= MAX_AXIS:
             raise CheckpointError(f"{file}: the {name} must be from 1 to {MAX_AXIS}. Got {size} instead. {hint}")
-    with torch.device("meta"), _NoInitialWeights():
-        return CrossAttentionNetwork(n_genes, n_labels, description.settings)
+    try:
+        with torch.device("meta"), _NoInitialWeights():
+            return CrossAttentionNetwork(n_genes, n_labels, description.settings)
+    except RuntimeError as error:  # of three sizes, the product can be beyond any memory
+        raise CheckpointError(
+            f"{file}: the sizes of the network must be those of its tensors. They are {sizes}, of which no tensor can "
+            f"be ({shorten(str(error))}). {hint}"
+        ) from error
 
 
 def _check_shapes(file: Path, network: CrossAttentionNetwork, shapes: Mapping[str, tuple[int, ...]]) -> None:
