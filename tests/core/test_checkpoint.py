@@ -37,7 +37,7 @@ from checkpoint_cases import (
 )
 from safetensors.torch import load_file, save_file
 
-from tissue_crosstalk.core import amici_checkpoint, pickle_records
+from tissue_crosstalk.core import amici_checkpoint, checkpoint, pickle_records
 from tissue_crosstalk.core.checkpoint import load_model, save_model
 from tissue_crosstalk.core.errors import CheckpointError
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
@@ -355,6 +355,13 @@ def test_save_refuses_what_would_not_load(tmp_path: Path, changes: dict[str, Any
     assert [entry.name for entry in tmp_path.iterdir()] == []
 
 
+def test_save_refuses_a_description_that_would_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_DESCRIPTION_BYTES", 500)
+    with pytest.raises(CheckpointError, match="at most 500 bytes. The names of 5 genes and 3 cell types take more"):
+        save_model(small_model(), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 # --- nothing that a file names is run
 
 
@@ -578,6 +585,7 @@ CT_PROFILES_SHAPE = b"QK\x00K\x04K\x28\x86"  # the first tensor: offset 0, shape
         (b"QK\x00J\xff\xff\xff\x7fK\x28\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x00K\x04J\xff\xff\xff\xff\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x00K\x04\x8b" + struct.pack("<i", 200) + b"\x7f" * 200 + b"\x86", "whose shape fits its storage"),
+        (b"Q\x89K\x04K\x28\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x01K\x04K\x28\x86", "must lie within its storage of 160 numbers"),
         (b"QJ\xff\xff\xff\xffK\x04K\x28\x86", "must lie within its storage of 160 numbers"),
         (b"QK\x00K\x00K\x28\x86", "must lie within its storage of 160 numbers"),
@@ -863,7 +871,16 @@ def test_missing_description(own: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"format": NaN}', b'{"format": ' + b"9" * 5000 + b"}"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"format": NaN}',
+        b'{"format": ' + b"9" * 5000 + b"}",
+        b'{"format": 1, "format": 1}',
+    ],
 )
 def test_description_is_not_json(own: Path, content: bytes) -> None:
     (own / "model.json").write_bytes(content)

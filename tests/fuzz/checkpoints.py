@@ -574,7 +574,16 @@ def fuzz(n_inputs: int, seed: int, keep: Path | None) -> Outcome:
         folder.mkdir()
         corpus = Corpus.start(Path(place))
         watch = Watch(folder)
-        for encoding in ("raw_unicode_escape", "latin-1", "cp437", "ascii", "utf-32-le", "utf-32-be"):
+        for encoding in (
+            "raw_unicode_escape",
+            "latin-1",
+            "cp437",
+            "ascii",
+            "utf-32-le",
+            "utf-32-be",
+            "utf-16-le",
+            "utf-16-be",
+        ):
             "".encode(encoding)  # imported where it is first needed
         for content in (
             {"model.pt": corpus.archives[0]},
