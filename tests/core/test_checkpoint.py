@@ -12,8 +12,8 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,98 +23,26 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
+from checkpoint_cases import (
+    GENES,
+    GOLDEN,
+    LABELS,
+    SMALL,
+    amici_contents,
+    golden_entry,
+    rezip,
+    small_model,
+    small_network,
+    write_amici,
+)
 from safetensors.torch import load_file, save_file
 
-from tissue_crosstalk.core import amici_checkpoint, pickle_records
+from tissue_crosstalk.core import amici_checkpoint, checkpoint, pickle_records
 from tissue_crosstalk.core.checkpoint import load_model, save_model
 from tissue_crosstalk.core.errors import CheckpointError
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.network_settings import NetworkSettings
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoint"
-GENES = ("A", "B", "C", "D", "E")
-LABELS = ("b cell", "T", "macrophage")
-SMALL = NetworkSettings(
-    n_heads=2,
-    n_head_size=3,
-    n_label_embed=4,
-    n_query_embed_hidden=6,
-    n_query_dim=5,
-    n_nn_embed=7,
-    n_nn_embed_hidden=9,
-    n_kv_dim=8,
-    n_pos_coef_mlp_hidden=10,
-    attention_dummy_score=2.5,
-    pos_coef_offset=-1.5,
-    distance_kernel_unit_scale=4.0,
-)
-
-
-def small_network(settings: NetworkSettings = SMALL) -> CrossAttentionNetwork:
-    network = CrossAttentionNetwork(len(GENES), len(LABELS), settings, seed=3)
-    network.ct_profiles.copy_(torch.arange(15.0).view(3, 5))
-    return network
-
-
-def small_model(**changes: Any) -> CrosstalkModel:
-    network = small_network().requires_grad_(False).eval()
-    keys = TissueKeys(labels_key="kind", section_key="slide", radius_key="radius")
-    model = CrosstalkModel(network, GENES, LABELS, keys, 4, Preprocessing(log_normalised=False, target_sum=1e4))
-    return replace(model, **changes)
-
-
-def amici_contents(network: CrossAttentionNetwork, **model_kwargs: Any) -> dict[str, Any]:
-    """Return what amici-st pickles for a network."""
-    state = OrderedDict(network.state_dict())
-    state["attention_layer.IGNORE"] = torch.tensor(float("-inf"))
-    fields: defaultdict[str, Any] = defaultdict(dict)
-    fields["labels"]["state_registry"] = {"categorical_mapping": np.array(LABELS, dtype=object)}
-    setup = {
-        "layer": "lognorm",
-        "labels_key": "kind",
-        "coord_obsm_key": "X_xy",
-        "cell_radius_key": "radius",
-        "n_neighbors": 4,
-    }
-    return {
-        "model_state_dict": state,
-        "var_names": np.array(GENES, dtype=object),
-        "attr_dict": {
-            "history_": {"loss": pd.DataFrame({"loss": [1.0, 0.5]})},
-            "init_params_": {"kwargs": {"model_kwargs": model_kwargs}, "non_kwargs": {}},
-            "registry_": {"setup_args": setup, "field_registries": fields},
-            "train_indices_": np.arange(3),
-        },
-    }
-
-
-def write_amici(folder: Path, contents: Mapping[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(contents, folder / "model.pt")
-    return folder
-
-
-def rezip(
-    source: Path,
-    target: Path,
-    changes: Mapping[str, bytes | None],
-    compression: int = zipfile.ZIP_STORED,
-) -> Path:
-    """Write a ``model.pt`` in which entries (by name below the root) are replaced, added or (None) dropped."""
-    target.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(source / "model.pt") as old, zipfile.ZipFile(target / "model.pt", "w", compression) as new:
-        names = [name.partition("/")[2] for name in old.namelist()]
-        for name in dict.fromkeys([*names, *changes]):
-            content = changes[name] if name in changes else old.read(f"model/{name}")
-            if content is not None:
-                new.writestr(f"model/{name}", content)
-    return target
-
-
-def golden_entry(name: str) -> bytes:
-    with zipfile.ZipFile(GOLDEN / "model.pt") as archive:
-        return archive.read(f"model/{name}")
 
 
 def golden_floats(storage: int) -> npt.NDArray[np.float32]:
@@ -427,6 +355,13 @@ def test_save_refuses_what_would_not_load(tmp_path: Path, changes: dict[str, Any
     assert [entry.name for entry in tmp_path.iterdir()] == []
 
 
+def test_save_refuses_a_description_that_would_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_DESCRIPTION_BYTES", 500)
+    with pytest.raises(CheckpointError, match="at most 500 bytes. The names of 5 genes and 3 cell types take more"):
+        save_model(small_model(), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 # --- nothing that a file names is run
 
 
@@ -608,7 +543,7 @@ def test_what_is_not_needed_costs_nothing(tmp_path: Path, payload: bytes) -> Non
 def test_zip_bomb(tmp_path: Path) -> None:
     rezip(GOLDEN, tmp_path, {"data.pkl": bytes(65 * 2**20)}, zipfile.ZIP_DEFLATED)
     message = refused(tmp_path)
-    assert "must not expand beyond 20 times its size of" in message
+    assert "must not expand beyond 4 times its size of" in message
     assert "exhaust the memory" in message
 
 
@@ -650,6 +585,7 @@ CT_PROFILES_SHAPE = b"QK\x00K\x04K\x28\x86"  # the first tensor: offset 0, shape
         (b"QK\x00J\xff\xff\xff\x7fK\x28\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x00K\x04J\xff\xff\xff\xff\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x00K\x04\x8b" + struct.pack("<i", 200) + b"\x7f" * 200 + b"\x86", "whose shape fits its storage"),
+        (b"Q\x89K\x04K\x28\x86", "whose shape fits its storage of 160 numbers"),
         (b"QK\x01K\x04K\x28\x86", "must lie within its storage of 160 numbers"),
         (b"QJ\xff\xff\xff\xffK\x04K\x28\x86", "must lie within its storage of 160 numbers"),
         (b"QK\x00K\x00K\x28\x86", "must lie within its storage of 160 numbers"),
@@ -935,7 +871,16 @@ def test_missing_description(own: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"format": NaN}', b'{"format": ' + b"9" * 5000 + b"}"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"format": NaN}',
+        b'{"format": ' + b"9" * 5000 + b"}",
+        b'{"format": 1, "format": 1}',
+    ],
 )
 def test_description_is_not_json(own: Path, content: bytes) -> None:
     (own / "model.json").write_bytes(content)

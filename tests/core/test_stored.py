@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -513,3 +514,106 @@ def test_a_model_input_for_another_model_is_refused(tmp_path: Path) -> None:
                 cells_per_shard=99,
                 progress=False,
             )
+
+
+def changed_column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(table.column_names.index(name), name, values(len(table)))
+
+
+@pytest.mark.parametrize(
+    ("folder", "change", "words"),
+    [
+        ("cells", lambda table: table.drop_columns(["label"]), "must have the columns 'position', 'cell_idx', 'label'"),
+        (
+            "cells",
+            changed_column("label", lambda n: pa.nulls(n, pa.dictionary(pa.int32(), pa.string()))),
+            "column 'label' must hold texts as a dictionary, none missing",
+        ),
+        (
+            "cells",
+            changed_column("position", lambda n: pa.array(["x"] * n)),
+            "column 'position' must hold whole numbers",
+        ),
+        (
+            "nn_idxs",
+            changed_column("neighbor_0", lambda n: pa.array([10**6] * n, pa.int32())),
+            "must name cells of table 'cells'",
+        ),
+        (
+            "nn_idxs",
+            changed_column("neighbor_0", lambda n: pa.array([-2] * n, pa.int32())),
+            "must name cells of table 'cells'",
+        ),
+        (
+            "nn_idxs",
+            changed_column("neighbor_0", lambda n: pa.array([0.5] * n, pa.float32())),
+            "must have the columns 'neighbor_0'",
+        ),
+        (
+            "attention_patterns",
+            changed_column("head_idx", lambda n: pa.array([2**31 - 1] * n, pa.int32())),
+            "must hold every head of the same cells",
+        ),
+        (
+            "attention_patterns",
+            lambda table: table.drop_columns(["neighbor_1"]),
+            "column of type float for each neighbor",
+        ),
+    ],
+)
+def test_tables_that_are_damaged(
+    folder: str, change: Callable[[pa.Table], pa.Table], words: str, tmp_path: Path
+) -> None:
+    write_small(tmp_path)
+    file = tmp_path / folder / tables.shard_file(0)
+    pq.write_table(change(pq.read_table(file, partitioning=None)), file)
+    with pytest.raises(ResultError, match=re.escape(words)):
+        read_small(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["cells", "nn_idxs", "attention_patterns"])
+def test_tables_that_were_cut(folder: str, tmp_path: Path) -> None:
+    write_small(tmp_path)
+    datasets = {name: pads.dataset(tmp_path / name, format="parquet") for name in SMALL_FOLDERS}
+    file = tmp_path / folder / tables.shard_file(0)
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ResultError, match=re.escape(str(file)) + " cannot be read"):
+        list(read_shards(datasets["attention_patterns"], datasets["nn_idxs"], Cells.read(datasets["cells"])))
+
+
+def test_rows_that_a_file_cannot_hold(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    file = tmp_path / "nn_idxs" / tables.shard_file(0)
+    table = pa.table(
+        {"cell_idx": pa.array(["x"] * 30_000_000).dictionary_encode(), "neighbor_0": np.zeros(30_000_000, np.int32)}
+    )
+    pq.write_table(table.append_column("neighbor_1", table.column("neighbor_0")), file, compression="zstd")
+    with pytest.raises(ResultError, match="declares 30000000 rows of 3 columns, more than its [0-9]+ bytes can hold"):
+        read_small(tmp_path)
+
+
+SMALL_FOLDERS = ("cells", "nn_idxs", "attention_patterns")
+
+
+def write_small(folder: Path) -> None:
+    names = np.array(["a", "b", "c"], dtype=object)
+    made = (
+        tables.cells_table(
+            np.arange(3), names, np.array([0, 1, 0]), ("A", "B"), np.zeros(3, int), (), np.zeros((3, 2))
+        ),
+        tables.neighbors_table(np.array([[1, -1], [0, 2], [1, -1]], np.int32), names),
+        tables.patterns_table(np.zeros((2, 3, 2), np.float32), np.array([0, 1, 0]), ("A", "B"), names),
+    )
+    for name, table in zip(SMALL_FOLDERS, made, strict=True):
+        (folder / name).mkdir()
+        tables.write_table(table, folder / name / tables.shard_file(0))
+
+
+def read_small(folder: Path) -> None:
+    cells, nn_idxs, attention = (pads.dataset(folder / name, format="parquet") for name in SMALL_FOLDERS)
+    list(read_shards(attention, nn_idxs, Cells.read(cells)))
+
+
+def test_small_tables_are_whole(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    read_small(tmp_path)

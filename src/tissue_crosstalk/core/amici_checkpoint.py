@@ -12,6 +12,7 @@ Files are limited before anything is allocated in proportion to what they declar
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zipfile
@@ -50,10 +51,14 @@ ZIP_MAGIC: Final = b"PK\x03\x04"
 """First bytes of every ``model.pt`` that torch 1.6 or later wrote."""
 
 MAX_NEIGHBORS: Final = 1_000_000
-MAX_PICKLE_BYTES: Final = 256 * 2**20
+MAX_PICKLE_BYTES: Final = 64 * 2**20  # the indices of some millions of cells are what makes it large
+MAX_TENSORS: Final = 1_000  # a network has some 60
+MAX_NAMES: Final = 250_000
+MAX_NAME_LENGTH: Final = 1_000
+MAX_DIRECTORY_BYTES: Final = 2**20  # of the archive; an entry takes some 100
 
 # Torch stores tensors uncompressed. Archives that were zipped again are fine; what grows beyond this is a bomb.
-MAX_EXPANSION: Final = 20
+MAX_EXPANSION: Final = 4
 ALWAYS_ALLOWED_BYTES: Final = 64 * 2**20
 
 _HINT: Final = "Copy the file again, or write it again with amici-st's own save()."
@@ -179,10 +184,12 @@ class Item:
         return f"{self.key}/{name}" if self.key else name
 
     def text(self) -> str:
-        """Return a text that UTF-8 can hold."""
+        """Return a text that UTF-8 can hold, no longer than a name."""
         value = scalar_of(self.value)
         if not isinstance(value, str):
             raise self.wrong("a text")
+        if len(value) > MAX_NAME_LENGTH:
+            raise self.wrong(f"a text of at most {MAX_NAME_LENGTH} characters")
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -213,18 +220,32 @@ class Item:
             raise self.wrong("true or false")
         return self.value
 
-    def items(self) -> list[Item]:
-        """Return the items of a list or of an array with one axis."""
-        values = self.value if type(self.value) is list else self._array()
-        return [Item(self.file, f"{self.key}[{i}]", value, self.hint) for i, value in enumerate(values)]
+    def items(self, per: str, count: int) -> Iterator[Item]:
+        """Yield the items of a list or of an array with one axis: one per thing named, `count` in all."""
+        values = self.value if type(self.value) is list else self._array(per, count)
+        self._check_count(per, count, len(values))
+        return (Item(self.file, f"{self.key}[{i}]", value, self.hint) for i, value in enumerate(values))
 
-    def _array(self) -> list[object]:
+    def _check_count(self, per: str, count: int, found: int) -> None:
+        if found != count:
+            raise CheckpointError(
+                f"{self.file}: {self.key!r} must hold one name per {per}, {count} in all. "
+                f"Got {found} instead. {self.hint}"
+            )
+        if count > MAX_NAMES:
+            raise CheckpointError(
+                f"{self.file}: {self.key!r} must hold at most {MAX_NAMES} names, one per {per}. "
+                f"Got {found} instead. {self.hint}"
+            )
+
+    def _array(self, per: str, wanted: int) -> list[object]:
         expected = "a list or an array with one axis"
         match call_of(self.value, ARRAY):
             case Call(state=(_, (int() as count,), dtype, _, data)):
                 found = dtype_of(dtype)
                 if found is None:
                     raise self.wrong(f"{expected}, of objects, texts or numbers")
+                self._check_count(per, wanted, count)  # each item takes more memory than it does in the file
                 items = numpy_items(found, data, count)
                 if items is None:
                     raise self.wrong(f"{expected} whose data fit its declared length of {shown(count)}")
@@ -244,7 +265,7 @@ class Item:
             Whether a name may be a number, which then becomes text.
         """
         found = []
-        for item in self.items():
+        for item in self.items(per, count):
             value = scalar_of(item.value)
             is_number = isinstance(value, int | float | np.number | np.bool_)
             if numbers and is_number and not (isinstance(value, int) and value.bit_length() > 64):
@@ -256,11 +277,6 @@ class Item:
             raise CheckpointError(
                 f"{self.file}: the names in {self.key!r} must differ from each other. Repeated: {listing(repeated)}. "
                 f"What is matched by name cannot be told apart. Rename them in the tissue and train again."
-            )
-        if len(found) != count:
-            raise CheckpointError(
-                f"{self.file}: {self.key!r} must hold one name per {per}, {count} in all. "
-                f"Got {len(found)} instead. {self.hint}"
             )
         return tuple(found)
 
@@ -287,7 +303,8 @@ class Item:
             )
         size = storage.size // dtype.itemsize if storage.kind == _UNTYPED else storage.size
         axes = [*shape, *stride]
-        if len(shape) != len(stride) or not all(type(n) is int and 0 <= n <= size for n in axes) or len(shape) > 8:
+        is_view = type(offset) is int and len(shape) == len(stride) <= 8  # to torch, true and false are no integers
+        if not is_view or not all(type(n) is int and 0 <= n <= size for n in axes):
             raise self.wrong(f"a tensor whose shape fits its storage of {shown(size)} numbers")
         view = _View(storage.key, dtype, size, offset, tuple(map(int, shape)), tuple(map(int, stride)))
         numel = math.prod(view.shape)
@@ -314,6 +331,18 @@ def _damage_named(file: Path, what: str) -> Iterator[None]:
         raise
     except _DAMAGE as error:
         raise CheckpointError(f"{_damaged(file, what)} ({type(error).__name__}: {shorten(str(error))})") from error
+
+
+class _Stream(io.BufferedReader):
+    """A file of which no more than `most` bytes are read at once: zipfile reads a directory of any size as a whole."""
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        if size is not None and self.most is not None and size > self.most:
+            raise ValueError(f"its directory declares {size} bytes, of {self.most} at most")
+        return super().read(size)
 
 
 class _Archive:
@@ -442,9 +471,12 @@ def open_amici_checkpoint(file: Path) -> Iterator[AmiciCheckpoint]:
                 f"Got a file that starts with {start!r} instead. Save the model again with a newer torch, or check "
                 "the path."
             )
-        opened = zipfile.ZipFile(file)
-    with opened:
+        stream = _Stream(io.FileIO(file))
+    with stream:
         with _damage_named(file, "the archive"):
+            stream.most = MAX_DIRECTORY_BYTES
+            opened = zipfile.ZipFile(stream)
+            stream.most = None
             checkpoint = _interpret(file, _Archive(file, opened))
         yield checkpoint
 
@@ -457,14 +489,17 @@ def _interpret(file: Path, archive: _Archive) -> AmiciCheckpoint:
 
     state = root["model_state_dict"]
     views = {}
+    if len(state.mapping()) > MAX_TENSORS:
+        raise state.wrong(f"a dict of at most {MAX_TENSORS} tensors")
     for name in state.mapping():
         if name not in _IGNORED_TENSORS:
             views[name] = _stored(state[name], archive)
     shapes = {name: view.shape for name, view in views.items()}
-    taken = sum(4 * math.prod(shape) for shape in shapes.values())
+    # A storage is read for each of its tensors, none of which is larger.
+    taken = sum(max(4, view.dtype.itemsize) * view.storage_size for view in views.values())
     if taken > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * Path(file).stat().st_size):
         raise CheckpointError(
-            f"{file}: the tensors must not share their storage so often that they take {taken} bytes. {_HINT}"
+            f"{file}: the tensors must not share their storage so often that reading them takes {taken} bytes. {_HINT}"
         )
 
     attributes = root["attr_dict"]

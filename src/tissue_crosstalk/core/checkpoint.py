@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -57,7 +59,8 @@ _KEYS: Final = (
 )
 
 MAX_AXIS: Final = 2**24  # of any size of a network: products of two stay far from an overflow
-MAX_DESCRIPTION_BYTES: Final = 64 * 2**20
+MAX_DESCRIPTION_BYTES: Final = 8 * 2**20  # of 250 000 genes; parsed, lists and the like take 25 times as much
+MAX_HEADER_BYTES: Final = 2**20  # of the weights; a network has some 60 tensors, of 100 bytes each
 
 _EXPECTED: Final = (
     f"a folder with {WEIGHTS_FILE!r} and {DESCRIPTION_FILE!r} (tissue-crosstalk) or with {AMICI_FILE!r} (amici-st)"
@@ -188,6 +191,8 @@ def _load_own(folder: Path) -> CrosstalkModel:
         if not file.is_file():
             raise CheckpointError(f"{folder}: a model must be {_EXPECTED}. There is no {file.name!r}. {_LOAD_HINT}")
     described = Item(description_file, "", _json(description_file), _LOAD_HINT)
+    with _safetensors_errors(weights_file):
+        _check_header(weights_file)
     with _safetensors_errors(weights_file), safe_open(weights_file, framework="pt") as weights:
         shapes = {}
         for name in weights.keys():  # noqa: SIM118  # not a mapping
@@ -204,12 +209,47 @@ def _load_own(folder: Path) -> CrosstalkModel:
         )
 
 
-def _json(file: Path) -> object:
-    """Return what a JSON file holds. Numbers that JSON does not know (NaN) are refused."""
+def _check_header(file: Path) -> None:
+    """Refuse weights whose header says things twice, or is longer than that of any network.
+
+    Of two entries of a name, safetensors takes the last; and it reads 100 MB of header into many times that.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{file}: the header of the weights must be of at most {MAX_HEADER_BYTES} bytes. It declares {length}: "
+                f"the file is damaged, or is something else. {_LOAD_HINT}"
+            )
+        header = stream.read(length)
+    try:
+        _parsed(header)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file}: the weights cannot be read: the file is truncated or damaged: its header is no JSON "
+            f"({shorten(str(error))}). {_LOAD_HINT}"
+        ) from error
+
+
+def _parsed(content: bytes) -> object:
+    """Return the value of JSON. Refused are numbers that JSON does not know (NaN), and keys that are there twice."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no JSON number")
 
+    def only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            repeated = [shorten(key) for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+            raise ValueError(f"there twice: {listing(repeated, most=2)}")
+        return entries
+
+    return json.loads(content, parse_constant=refuse, object_pairs_hook=only_once)
+
+
+def _json(file: Path) -> object:
+    """Return what a JSON file holds."""
     with file.open("rb") as stream:
         content = stream.read(MAX_DESCRIPTION_BYTES + 1)
     if len(content) > MAX_DESCRIPTION_BYTES:
@@ -217,7 +257,7 @@ def _json(file: Path) -> object:
             f"{file}: a description must be at most {MAX_DESCRIPTION_BYTES} bytes. Got more. {_LOAD_HINT}"
         )
     try:
-        return json.loads(content, parse_constant=refuse)
+        return _parsed(content)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: the file must be JSON, as save_model writes it. It cannot be parsed "
@@ -364,8 +404,14 @@ def _empty_network(file: Path, description: _Description, hint: str) -> CrossAtt
     for name, size in {"number of genes": n_genes, "number of cell types": n_labels, **sizes}.items():
         if not 1 <= size <= MAX_AXIS:
             raise CheckpointError(f"{file}: the {name} must be from 1 to {MAX_AXIS}. Got {size} instead. {hint}")
-    with torch.device("meta"), _NoInitialWeights():
-        return CrossAttentionNetwork(n_genes, n_labels, description.settings)
+    try:
+        with torch.device("meta"), _NoInitialWeights():
+            return CrossAttentionNetwork(n_genes, n_labels, description.settings)
+    except RuntimeError as error:  # of three sizes, the product can be beyond any memory
+        raise CheckpointError(
+            f"{file}: the sizes of the network must be those of its tensors. They are {sizes}, of which no tensor can "
+            f"be ({shorten(str(error))}). {hint}"
+        ) from error
 
 
 def _check_shapes(file: Path, network: CrossAttentionNetwork, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -410,6 +456,11 @@ def _checked(model: CrosstalkModel, folder: Path) -> tuple[str, dict[str, Tensor
             f"{folder}: a model must hold plain texts and finite numbers besides its weights. Got one that JSON cannot "
             f"hold ({error}). {_SAVE_HINT}"
         ) from error
+    if len(text.encode(errors="replace")) > MAX_DESCRIPTION_BYTES:
+        raise CheckpointError(
+            f"{folder}: what describes a model must take at most {MAX_DESCRIPTION_BYTES} bytes. The names of "
+            f"{len(model.genes)} genes and {len(model.cell_types)} cell types take more. {_SAVE_HINT}"
+        )
     tensors = {}
     for name, tensor in model.network.state_dict().items():
         if tensor.dtype != torch.float32:

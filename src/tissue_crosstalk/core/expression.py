@@ -127,7 +127,7 @@ class Expression:
         """Read rows of the matrix; all of them of one on disk that is stored by columns."""
         try:
             return values.to_memory() if rows == slice(None) else values[rows]
-        except (ValueError, IndexError) as error:  # what scipy finds in a matrix that is cut short
+        except Exception as error:  # what scipy finds in a matrix that is cut short, and h5py and zarr in the file
             raise TissueError(f"{self.where} is damaged: {error}. Write the tissue again.") from error
 
     def _check(self, matrix: Any) -> None:

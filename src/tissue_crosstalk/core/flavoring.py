@@ -150,8 +150,9 @@ class FlavoringJob:
         weighted = [flavor for flavor in flavors if flavor != terms.VANILLA]
         if not weighted:
             return
-        attention = pq.read_table(self.attention_patterns[number], partitioning=None)
-        idx_table = pq.read_table(self.nn_idxs[number], partitioning=None)
+        attention_file, idx_file = self.attention_patterns[number], self.nn_idxs[number]
+        attention = tables.read_table(attention_file, attention_file, tables.ATTENTION_COLUMNS)
+        idx_table = tables.read_table(idx_file, idx_file, tables.NEIGHBOR_COLUMNS)
         one_head = attention.slice(0, len(attention) // tables.n_heads(attention))
         if not tables.same_order([one_head, idx_table]):
             raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
@@ -216,7 +217,7 @@ class _StoredNorms:
 
 
 def _read_norms(file: str) -> dict[str, npt.NDArray[np.float32]]:
-    norms = tables.norms_arrays(pq.read_table(file, partitioning=None))
+    norms = tables.norms_arrays(tables.read_table(file, file, tables.NORM_COLUMNS))
     if any(np.isnan(values).any() for values in norms.values()):
         raise ResultError(f"{file} holds norms that are no numbers. Run the extraction again.")
     return norms

@@ -14,14 +14,16 @@ from typing import Final
 
 import numpy as np
 
-MAX_OPERATIONS: Final = 4_000_000  # of the pickle; a checkpoint of 60 000 genes has fewer than 500 000
+MAX_OPERATIONS: Final = (
+    750_000  # of the pickle, more than a second; a checkpoint of 60 000 genes has fewer than 300 000
+)
 MAX_KEY_LENGTH: Final = 1_000  # no key that is looked for is nearly as long
 MAX_STORAGE_ITEMS: Final = 2**40  # arithmetic with sizes must stay cheap: integers of a pickle can have megabytes
 MAX_SHOWN: Final = 60  # characters of a value in a message
 TENSOR: Final = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 ARRAY: Final = "numpy.core.multiarray._reconstruct"
 SCALAR: Final = "numpy.core.multiarray.scalar"
-_NUMPY_CODE: Final = re.compile(r"b1|[iu][1248]|f[248]|[US][1-9]\d{0,6}")
+_NUMPY_CODE: Final = re.compile(r"b1|[iu][1248]|f[248]|[US][1-9]\d{0,2}")  # texts of a name's length
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,18 +334,23 @@ def call_of(value: object, *paths: str) -> Call | None:
     return None
 
 
-def bytes_of(value: object) -> bytes | None:
-    """Return bytes, however a pickle of protocol 2 or later writes them."""
+def bytes_of(value: object, size: int) -> bytes | None:
+    """Return `size` bytes, however a pickle of protocol 2 or later writes them; None where there are not just as many.
+
+    What is of another size is not even copied: a pickle can refer to the same bytes as often as it likes.
+    """
     if isinstance(value, bytes | bytearray):
-        return bytes(value)
+        return bytes(value) if len(value) == size else None
     match call_of(value, "_codecs.encode", "builtins.bytes"):
         case Call(function=Global(path="_codecs.encode"), arguments=(str() as text, "latin1" | "latin-1")):
+            if len(text) != size:
+                return None
             try:
                 return text.encode("latin-1")
             except UnicodeEncodeError:
                 return None
         case Call(function=Global(path="builtins.bytes"), arguments=()):
-            return b""
+            return b"" if size == 0 else None
     return None
 
 
@@ -361,8 +368,8 @@ def numpy_items(dtype: np.dtype[np.generic], data: object, count: int) -> list[o
     """Return `count` items of an array's pickled `data`; None where it does not hold just as many."""
     if dtype == np.dtype(object):
         return data if type(data) is list and len(data) == count else None
-    raw = bytes_of(data)
-    if raw is None or len(raw) != count * dtype.itemsize:
+    raw = bytes_of(data, count * dtype.itemsize)
+    if raw is None:
         return None
     try:
         return list(np.frombuffer(raw, dtype=dtype, count=count)) if count else []

@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from tissue_crosstalk.core import tables, terms
-from tissue_crosstalk.core.errors import ResultError, TissueError
+from tissue_crosstalk.core.errors import ResultError, TissueError, listing
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.strong_edges import StrengthShard
@@ -83,12 +82,19 @@ class Cells:
         ResultError
             If it does not hold every position of a tissue exactly once.
         """
-        parts = [_read(file) for file in shard_files(cells)]
-        table = pa.concat_tables(parts)
+        parts = [_read(file, tables.CELL_COLUMNS) for file in shard_files(cells)]
+        try:
+            table = pa.concat_tables(parts)
+        except pa.ArrowInvalid as error:
+            raise ResultError(
+                f"the files of table {terms.CELLS!r} must have the same columns. They do not: run the extraction again."
+            ) from error
         positions = table.column(terms.POSITION).to_numpy()
         order = _inverse(positions)
         labels, cell_types = tables.codes_and_names(table.column(terms.LABEL))
         sections, section_names = tables.codes_and_names(table.column(terms.SECTION))
+        if len(cell_types) > np.iinfo(np.int16).max:
+            raise ResultError(f"table {terms.CELLS!r} has {len(cell_types)} cell types. Run the extraction again.")
         axes = [axis for axis in terms.COORDINATES if axis in table.column_names]
         names = table.column(terms.CELL_IDX).cast(pa.string()).to_numpy(zero_copy_only=False)
         starts = np.cumsum([len(part) for part in parts])[:-1]
@@ -142,6 +148,8 @@ class Cells:
         """
         if shard is not None and shard < len(self.files) and tables.same_names(self.files[shard].names, names):
             return self.files[shard].positions
+        if not self._places.is_unique:
+            raise ResultError(f"table {terms.CELLS!r} must hold every cell's name once. Run the extraction again.")
         texts = names.cast(pa.string()).to_numpy(zero_copy_only=False)
         places = self._places.get_indexer(pd.Index(texts, dtype=object))
         if (places < 0).any():
@@ -266,7 +274,9 @@ class ShardFiles:
     def read_neighbors(self) -> ShardNeighbors:
         """Read the neighbors; raise :class:`ResultError` if their tables are not of the same cells."""
         neighbors = ShardNeighbors(
-            self.number, _read(self.nn_idx), None if self.nn_dist is None else _read(self.nn_dist)
+            self.number,
+            _read(self.nn_idx, tables.NEIGHBOR_COLUMNS),
+            None if self.nn_dist is None else _read(self.nn_dist, tables.NEIGHBOR_COLUMNS),
         )
         neighbors.check(neighbors.nn_idx if neighbors.nn_dist is None else neighbors.nn_dist)
         return neighbors
@@ -297,13 +307,29 @@ class ShardNeighbors:
         """Return the positions of the cells, (cell,)."""
         return cells.positions(self.nn_idx.column(terms.CELL_IDX), self.number)
 
-    def slots(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
-        """Return positions of and distances to the neighbors, (cell, neighbor), as of :class:`StoredShard`."""
-        return tables.slots_array(self.nn_idx), None if self.nn_dist is None else tables.slots_array(self.nn_dist)
+    def slots(self, cells: Cells) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+        """Return positions of and distances to the neighbors, (cell, neighbor), as of :class:`StoredShard`.
+
+        Raises
+        ------
+        ResultError
+            If neighbors are cells that there are not, or the distances are not of as many.
+        """
+        nn_idx = tables.slots_array(self.nn_idx)
+        nn_dist = None if self.nn_dist is None else tables.slots_array(self.nn_dist)
+        is_within = nn_idx.dtype == np.int32 and (
+            not nn_idx.size or (nn_idx.min() >= terms.NO_NEIGHBOR and nn_idx.max() < len(cells.names))
+        )
+        if not is_within or (nn_dist is not None and (nn_dist.shape != nn_idx.shape or nn_dist.dtype != np.float32)):
+            raise ResultError(
+                f"shard {self.number} of {terms.NN_IDXS!r} must name cells of table {terms.CELLS!r}, and "
+                f"{terms.NN_DISTS!r} a distance to each. They do not: run the extraction again."
+            )
+        return nn_idx, nn_dist
 
     def with_attention(self, attention: pa.Table, cells: Cells) -> StoredShard:
         """Return the tables as arrays."""
-        return StoredShard(self.receivers(cells), tables.patterns_array(attention), *self.slots())
+        return StoredShard(self.receivers(cells), tables.patterns_array(attention), *self.slots(cells))
 
     def check(self, others: pa.Table) -> None:
         """Raise :class:`ResultError` unless a table of one row per cell is of the same cells."""
@@ -317,8 +343,17 @@ class ShardNeighbors:
 
     def read_attention(self, file: pads.Fragment) -> pa.Table:
         """Read attention, but for its labels; raise :class:`ResultError` unless it is of the same cells."""
-        table = _read(file, but=(terms.LABEL,))
+        table = _read(file, tables.ATTENTION_COLUMNS, but=(terms.LABEL,))
         self.check(table.slice(0, len(table) // tables.n_heads(table)))
+        slots = [name for name in self.nn_idx.column_names if name.startswith(terms.NEIGHBOR_PREFIX)]
+        wrong = [
+            name for name in slots if name not in table.column_names or table.schema.field(name).type != pa.float32()
+        ]
+        if wrong or len(slots) != sum(name.startswith(terms.NEIGHBOR_PREFIX) for name in table.column_names):
+            raise ResultError(
+                f"shard {self.number} of attention must have a column of type float for each neighbor, "
+                f"{listing(slots)}. It has {listing(table.column_names)}: run the extraction again."
+            )
         return table
 
 
@@ -391,7 +426,7 @@ class StoredStrength:
             return
         held: Held[StrengthShard] = Held()
         for neighbors, attention in _tables_of_shards(*self._datasets):
-            nn_idx, nn_dist = neighbors.slots()
+            nn_idx, nn_dist = neighbors.slots(self._cells)
             strength = StrengthShard(
                 neighbors.receivers(self._cells),
                 tables.strongest_head(attention),
@@ -433,7 +468,7 @@ def read_norms(sender_norms: pads.Dataset, cells: Cells) -> dict[str, npt.NDArra
     """Read the norms of all senders, each (position, head); NaN for cells that have none."""
     norms: dict[str, npt.NDArray[np.float32]] = {}
     for number, file in enumerate(shard_files(sender_norms)):
-        table = _read(file)
+        table = _read(file, tables.NORM_COLUMNS)
         arrays = tables.norms_arrays(table)
         n_cells = len(arrays[terms.VALUE_NORM])
         positions = cells.positions(table.column(terms.CELL_IDX).slice(0, n_cells), number)
@@ -461,7 +496,7 @@ def strongest_head(
     is_known = np.zeros(n_cells, dtype=bool)
     strength, nn_idx = np.zeros((n_cells, 0), np.float32), np.zeros((n_cells, 0), np.int32)
     for neighbors, table in _tables_of_shards(attention, nn_idxs, None, flavor):
-        rows, (own, _) = neighbors.receivers(cells), neighbors.slots()
+        rows, (own, _) = neighbors.receivers(cells), neighbors.slots(cells)
         if not is_known.any():
             strength = np.zeros((n_cells, own.shape[1]), np.float32)
             nn_idx = np.full(strength.shape, terms.NO_NEIGHBOR, np.int32)
@@ -483,12 +518,15 @@ def shard_files(dataset: pads.Dataset, flavor: str | None = None) -> list[pads.F
     return sorted(dataset.get_fragments(filter=wanted), key=lambda fragment: str(fragment.path))
 
 
-def _read(file: pads.Fragment, *, but: Sequence[str] = ()) -> pa.Table:
-    """Read one file, but for some columns, each column in one piece: arrays of it are no copies."""
+def _read(file: pads.Fragment, needed: Sequence[str], *, but: Sequence[str] = ()) -> pa.Table:
+    """Read one file (see :func:`tables.read_table`)."""
     is_local = isinstance(file.filesystem, LocalFileSystem)
-    source = pa.memory_map(file.path) if is_local else file.filesystem.open_input_file(file.path)
-    with source, pq.ParquetFile(source) as parquet:
-        return parquet.read([name for name in parquet.schema_arrow.names if name not in but])
+    try:
+        source = pa.memory_map(file.path) if is_local else file.filesystem.open_input_file(file.path)
+    except OSError as error:  # an empty file, say
+        raise ResultError(f"{file.path} cannot be read: {error}. Run the stage again that writes it.") from error
+    with source:
+        return tables.read_table(source, file.path, needed, but=but)
 
 
 def check_same_tissue(cells: Cells, tissue: AnnData) -> None:

@@ -231,7 +231,7 @@ class _Sums:
 def _profile_shard(cells: Cells, bins: DistanceBins, files: Mapping[str, ShardFiles]) -> _ShardProfile:
     """Sum up one shard: neighbors are read and edges sorted once for all flavors; `bins` stay as they are."""
     neighbors = next(iter(files.values())).read_neighbors()
-    nn_idx, nn_dist = neighbors.slots()
+    nn_idx, nn_dist = neighbors.slots(cells)
     assert nn_dist is not None
     receivers = neighbors.receivers(cells)
     receiver_label = cells.labels[receivers]

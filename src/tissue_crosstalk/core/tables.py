@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.errors import ResultError, listing
 
 if TYPE_CHECKING:
     from tissue_crosstalk.core.attention import ShardAttention
@@ -46,6 +47,15 @@ METADATA_KEY: Final = b"tissue_crosstalk"
 
 MADE_FROM: Final = "made_from"
 """Under which that says which tissue and model it was, with which parameters and versions."""
+
+ATTENTION_COLUMNS: Final = (terms.HEAD_IDX, terms.CELL_IDX, *terms.neighbor_columns(1))
+NEIGHBOR_COLUMNS: Final = (terms.CELL_IDX, *terms.neighbor_columns(1))
+NORM_COLUMNS: Final = (terms.HEAD_IDX, terms.CELL_IDX, *terms.NORMS)
+CELL_COLUMNS: Final = (terms.POSITION, terms.CELL_IDX, terms.LABEL, terms.SECTION, *terms.COORDINATES[:2])
+"""Columns that a table must have, at least."""
+
+MAX_EXPANSION: Final = 1000  # of a table in memory over its file: every row has a name or a number of its own
+ALWAYS_ALLOWED_BYTES: Final = 2**28
 
 _ENCODINGS: Final = MappingProxyType({pa.float32(): "BYTE_STREAM_SPLIT", pa.int32(): "DELTA_BINARY_PACKED"})
 
@@ -194,6 +204,76 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
     )
 
 
+def read_table(
+    source: str | os.PathLike[str] | pa.NativeFile, name: str, needed: Sequence[str], *, but: Sequence[str] = ()
+) -> pa.Table:
+    """Read one file of a table of this module, but for some columns, each column in one piece: arrays are no copies.
+
+    Parameters
+    ----------
+    source
+        The file, or its path.
+    name
+        How to call it in an error.
+    needed
+        Columns that it must have.
+    but
+        Columns to leave out.
+
+    Raises
+    ------
+    ResultError
+        If it cannot be read, lacks a column, has one of another type or with missing values, or declares more rows
+        than its bytes can hold.
+    """
+    hint = "The table is damaged, or of another origin: run the stage again that writes it, into an empty folder."
+    try:
+        with pq.ParquetFile(source) as parquet:
+            known = parquet.schema_arrow.names
+            size = source.size() if isinstance(source, pa.NativeFile) else Path(source).stat().st_size
+            taken = 4 * parquet.metadata.num_rows * len(known)
+            if taken > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * size):
+                raise ResultError(
+                    f"{name} declares {parquet.metadata.num_rows} rows of {len(known)} columns, more than its {size} "
+                    f"bytes can hold. {hint}"
+                )
+            table = parquet.read([column for column in known if column not in but])
+            table.validate(full=True)
+    except ResultError:
+        raise
+    except Exception as error:  # pyarrow's errors are of many kinds
+        said = next(iter(str(error).splitlines()), "")[:200]
+        raise ResultError(f"{name} cannot be read ({type(error).__name__}: {said}). {hint}") from error
+    missing = [column for column in needed if column not in known]
+    if missing or len(set(known)) < len(known):
+        raise ResultError(f"{name} must have the columns {listing(needed)} once each. It has {listing(known)}. {hint}")
+    for column in table.schema:
+        expected, is_right = _expected(column.name)
+        n_missing = table.column(column.name).null_count
+        if n_missing or not is_right(column.type):
+            raise ResultError(
+                f"{name}: column {column.name!r} must hold {expected}, none missing. Got {column.type}, {n_missing} "
+                f"missing. {hint}"
+            )
+    return table
+
+
+def _expected(column: str) -> tuple[str, Callable[[pa.DataType], bool]]:
+    """Return what a column must hold, in words and as what tells its type."""
+    types = pa.types
+    if column in (terms.HEAD_IDX, terms.POSITION):
+        return "whole numbers", types.is_signed_integer
+    if column in terms.NORMS:
+        return "numbers of type float", types.is_float32
+    if column in terms.COORDINATES:
+        return "numbers", types.is_floating
+    if column in (terms.CELL_IDX, terms.LABEL, terms.SECTION):
+        return "texts as a dictionary", lambda type_: types.is_dictionary(type_) and types.is_string(type_.value_type)
+    if column.startswith(terms.NEIGHBOR_PREFIX):
+        return "numbers of type float or int32", lambda type_: types.is_float32(type_) or types.is_int32(type_)
+    return "values", lambda _: True
+
+
 def positions_of(nn_idx: npt.NDArray[np.int32], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Return neighbor rows of the prepared tissue as rows of the user's tissue, (cell, neighbor); −1 stays −1."""
     return np.where(nn_idx < 0, np.int32(terms.NO_NEIGHBOR), positions[nn_idx].astype(np.int32))
@@ -212,7 +292,15 @@ def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
         name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
         for name in table.column_names
     )
-    return [table.column(name).to_numpy() for name in terms.neighbor_columns(n_neighbors)]
+    wanted = terms.neighbor_columns(n_neighbors)
+    if len({table.schema.field(name).type for name in wanted if name in table.column_names}) != 1 or not set(
+        wanted
+    ) <= set(table.column_names):
+        raise ResultError(
+            f"a table of neighbors must have the columns {listing(wanted)}, of one type. It has "
+            f"{listing(table.column_names)}; run the extraction again."
+        )
+    return [table.column(name).to_numpy() for name in wanted]
 
 
 def n_heads(table: pa.Table) -> int:
@@ -224,7 +312,7 @@ def n_heads(table: pa.Table) -> int:
         If the rows are not by head, then by cell.
     """
     heads = table.column(terms.HEAD_IDX).to_numpy()
-    count = int(heads.max()) + 1 if len(heads) else 0
+    count = int(heads.max()) + 1 if len(heads) and heads.max() < len(heads) else 0
     if count == 0 or len(heads) % count or not (heads == np.repeat(np.arange(count), len(heads) // count)).all():
         raise ResultError(
             f"a shard of attention must hold every head of the same cells, by {terms.HEAD_IDX}. Got rows in another "
@@ -259,9 +347,8 @@ def strongest_head(table: pa.Table) -> npt.NDArray[np.float32]:
 
 def norms_arrays(table: pa.Table) -> dict[str, npt.NDArray[np.float32]]:
     """Return the norms, each (sender, head), of one shard's table."""
-    heads = table.column(terms.HEAD_IDX).to_numpy()
-    n_heads = int(heads.max()) + 1
-    return {name: table.column(name).to_numpy().reshape(n_heads, -1).T for name in terms.NORMS}
+    count = n_heads(table)
+    return {name: table.column(name).to_numpy().reshape(count, -1).T for name in terms.NORMS}
 
 
 def codes_and_names(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], tuple[str, ...]]:

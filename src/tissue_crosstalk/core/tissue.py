@@ -382,6 +382,11 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
             f"{_its('keys', list(adata.obsm))}{_coordinates_in_obs(adata, key)}"
         )
     values: Any = adata.obsm[key]
+    if getattr(values, "format", None) in ("csr", "csc"):
+        try:
+            values.check_format(full_check=True)  # scipy trusts it otherwise, and would crash
+        except ValueError as error:
+            raise TissueError(f"obsm[{key!r}] (coord_key) is damaged: {error}. Write the tissue again.") from error
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)  # a DataFrame becomes an array, too
     try:
         # Text and objects may be numbers, such as those of a csv.

@@ -17,12 +17,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_crosstalk.core.errors import TissueError, listing
+from tissue_crosstalk.core.stored_parts import READ_AS_A_WHOLE, check_parts
 
 if TYPE_CHECKING:
     import h5py
 
 ON_DISK = ("layers", "obsp")
-IN_MEMORY = ("obs", "var", "obsm", "varm", "uns")
 SPARSE = {"csr_matrix", "csc_matrix"}
 GROUPS = {"dict", "raw"}
 ZARR_FILES = {".zgroup", "zarr.json", ".zmetadata"}
@@ -58,12 +58,17 @@ def open_tissue(path: Path) -> AnnData:
     Raises
     ------
     TissueError
-        If it is not an AnnData; and whatever h5py or zarr say of a file that is broken.
+        If it is not an AnnData, is damaged, or :func:`~tissue_crosstalk.core.stored_parts.check_parts` refuses it.
     """
-    import anndata
-
     _check_kind(path)
     group = _open(path)
+    with damage_named(path, "the root"):
+        return _opened(group, path)
+
+
+def _opened(group: Any, path: Path) -> AnnData:
+    import anndata
+
     if group.attrs.get("encoding-type") != "anndata":
         if path.is_dir() or "X" not in group or "obs" not in group:
             raise TissueError(
@@ -71,11 +76,22 @@ def open_tissue(path: Path) -> AnnData:
                 f"{_remedy(path, group)}"
             )
         return anndata.read_h5ad(path)
-    parts = {name: _read(group[name]) for name in IN_MEMORY if name in group and name != "obsm"}
-    parts |= {name: {key: _lazy(group[name][key]) for key in group[name]} for name in ON_DISK if name in group}
-    if "obsm" in group:
-        parts["obsm"] = {key: _lazy_if_large(group["obsm"][key]) for key in group["obsm"]}
-    tissue = TissueFile(X=_lazy(group["X"]) if "X" in group else None, **parts)
+    parts: dict[str, Any] = {}
+    for name in READ_AS_A_WHOLE:
+        if name in group and name != "obsm":
+            with damage_named(path, name):
+                parts[name] = _read(group[name])
+    for name in ("obsm", *ON_DISK):
+        if name in group:
+            with damage_named(path, name):
+                keys = list(group[name])
+            parts[name] = {}
+            for key in keys:
+                with damage_named(path, f"{name}/{key}"):
+                    parts[name][key] = (_lazy_if_large if name == "obsm" else _lazy)(group[name][key])
+    with damage_named(path, "X"):
+        x = _lazy(group["X"]) if "X" in group else None
+    tissue = TissueFile(X=x, **parts)
     tissue.source = path
     return tissue
 
@@ -116,6 +132,27 @@ def _remedy(path: Path, group: Any) -> str:
     return f"Write it with AnnData.write_{'zarr' if path.is_dir() else 'h5ad'}."
 
 
+@contextmanager
+def damage_named(path: Path, key: str) -> Iterator[None]:
+    """Turn whatever h5py, zarr, anndata and scipy say of a damaged file into an error that names file and key.
+
+    Raises
+    ------
+    TissueError
+        If anything is raised within.
+    """
+    try:
+        yield
+    except TissueError:
+        raise
+    except Exception as error:  # they are of any kind: KeyError, OSError, AttributeError, zarr's and numcodecs' own
+        said = next(iter(str(error).splitlines()), "")[:200]
+        raise TissueError(
+            f"{path}: {key!r} cannot be read ({type(error).__name__}: {said}). The tissue is damaged or "
+            "incomplete, or was not written by AnnData. Copy it again, or write it again with AnnData.write_h5ad."
+        ) from error
+
+
 def source_of(adata: AnnData) -> Path | None:
     """Return the file that a tissue was opened from; None for one in memory."""
     return getattr(adata, "source", None)
@@ -133,13 +170,21 @@ def open_group(path: Path) -> Iterator[Any]:
 
 
 def _open(path: Path) -> Any:
-    if path.is_dir():
-        import zarr
+    """Open the root group, once it is known that its parts are its own."""
+    if not path.is_dir() and not path.is_file():
+        raise TissueError(f"{path} must be an h5ad file or the folder of a zarr store. Nothing of the kind is there.")
+    with damage_named(path, "the root"):
+        if path.is_dir():
+            import zarr
 
-        return zarr.open_group(str(path), mode="r")
-    import h5py
+            # What is said of all arrays in one place could differ from what each says.
+            group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+        else:
+            import h5py
 
-    return h5py.File(path, "r")
+            group = h5py.File(path, "r")
+        check_parts(group, path)
+        return group
 
 
 def copy_element(old: Any, new: h5py.Group, name: str) -> None:
@@ -194,7 +239,12 @@ def _lazy(element: Any) -> Any:
 
 def _lazy_if_large(element: Any) -> Any:
     is_array = element.attrs.get("encoding-type") == "array"
-    return element if is_array and int(np.prod(element.shape)) > LARGE else _read(element)
+    if is_array and int(np.prod(element.shape)) > LARGE:
+        return element
+    values = _read(element)
+    if getattr(values, "format", None) in ("csr", "csc"):
+        values.check_format(full_check=True)  # scipy trusts them, and would crash
+    return values
 
 
 class RowReader:

@@ -1,0 +1,153 @@
+"""What a tissue's file may hold before any of it is read: only itself, in sizes that its own bytes account for.
+
+A tissue can come from somebody else. HDF5 can name other files, whose content would then be read as the tissue's; zarr
+can name codecs that run what they decode; and both can declare arrays that no memory holds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tissue_crosstalk.core.errors import TissueError
+
+MAX_EXPANSION: Final = 20  # of what is read as a whole; annotations of cells repeat themselves
+MAX_EXPANSION_ON_DISK: Final = 2000  # of what is read a part at a time; deflated zeros reach half of it
+ALWAYS_ALLOWED_BYTES: Final = 256 * 2**20
+
+READ_AS_A_WHOLE: Final = ("obs", "var", "obsm", "varm", "uns")
+STARTS: Final = "indptr"  # of the rows of any sparse matrix
+
+# What turns bytes into numbers or texts. Another codec of numcodecs, pickle, runs what it reads.
+CODECS: Final = frozenset(
+    {
+        *("blosc", "zstd", "lz4", "zlib", "gzip", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "quantize"),
+        *("bitround", "packbits", "astype", "categorize", "vlen-utf8", "vlen-bytes", "vlen-array"),
+        *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"),
+    }
+)
+
+_HINT: Final = "Write the tissue again with AnnData.write_h5ad or AnnData.write_zarr, from a source that you trust."
+
+
+def check_parts(group: Any, path: Path) -> None:
+    """Check what an open h5ad file or zarr store declares; none of its numbers are read.
+
+    Parameters
+    ----------
+    group
+        The root group.
+    path
+        Where it lies.
+
+    Raises
+    ------
+    TissueError
+        If a part of it lies in another file, is there under several names, would be decoded by a codec that can run
+        code, or declares a size that the bytes on disk cannot account for.
+    """
+    import h5py
+
+    if isinstance(group, h5py.Group):
+        _check_sizes(_hdf5_parts(group, path), path, path.stat().st_size)
+    else:
+        n_bytes = sum(entry.stat().st_size for entry in _files(path, path.resolve()))
+        _check_sizes(_zarr_parts(group, path), path, n_bytes)
+
+
+def _check_sizes(parts: Iterator[tuple[str, int, int]], path: Path, on_disk: int) -> None:
+    """Check the sizes of arrays, each with its name, its bytes and those of a chunk."""
+    whole = 0
+    most, most_on_disk = (
+        max(ALWAYS_ALLOWED_BYTES, times * on_disk) for times in (MAX_EXPANSION, MAX_EXPANSION_ON_DISK)
+    )
+    for name, n_bytes, chunk in parts:
+        if n_bytes > most_on_disk or chunk > most:
+            raise TissueError(
+                f"{path}: {name!r} must be of a size that the file can hold. It declares {n_bytes} bytes, {chunk} of "
+                f"them at once, but {on_disk} bytes are there: it is damaged, or made to exhaust the memory. {_HINT}"
+            )
+        if name.split("/")[0] in READ_AS_A_WHOLE or name.endswith(f"/{STARTS}"):
+            whole += n_bytes
+        if whole > most:
+            raise TissueError(
+                f"{path}: what is read as a whole, {name!r} among it, must be of a size that the file can hold. It "
+                f"declares {whole} bytes, but {on_disk} bytes are there: it is damaged, or made to exhaust the memory. "
+                f"{_HINT}"
+            )
+
+
+def _hdf5_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
+    import h5py
+
+    found: list[tuple[str, int, int]] = []
+
+    def leads_elsewhere(name: bytes, link: Any) -> bytes | None:
+        return None if link.type == h5py.h5l.TYPE_HARD else name
+
+    def look_at_object(name: str, part: Any) -> None:
+        if h5py.h5o.get_info(part.id).rc > 1:  # parts within parts could repeat each other without end
+            raise TissueError(f"{path}: {name!r} must be there once. It has several names in the file. {_HINT}")
+        if isinstance(part, h5py.Dataset):
+            made = part.id.get_create_plist()
+            if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+                raise TissueError(
+                    f"{path}: the numbers of {name!r} must be in the file itself. They are said to be in other files, "
+                    f"which are not read. {_HINT}"
+                )
+            size = part.dtype.itemsize
+            found.append((name, size * math.prod(part.shape or (0,)), size * math.prod(part.chunks or (0,))))
+
+    elsewhere = root.id.links.visit(leads_elsewhere, info=True)  # until there is one
+    if elsewhere is not None:
+        raise TissueError(
+            f"{path}: {elsewhere.decode(errors='replace')!r} must be in the file itself. It is a link to another "
+            f"place, which is not followed: it could be a file of yours. {_HINT}"
+        )
+    root.visititems(look_at_object)
+    return iter(found)
+
+
+def _zarr_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
+    import zarr
+
+    for name, part in root.members(max_depth=None):
+        if isinstance(part, zarr.Array):
+            for codec in _codecs(part.metadata):
+                if codec not in CODECS:
+                    raise TissueError(
+                        f"{path}: {name!r} must be coded by none but codecs that only decode. Got {codec!r}, which is "
+                        f"not run. {_HINT}"
+                    )
+            size = part.dtype.itemsize
+            yield name, size * math.prod(part.shape), size * math.prod(part.shards or part.chunks)
+
+
+def _codecs(metadata: Any) -> Iterator[str]:
+    """Yield the names of an array's codecs that are not zarr's own."""
+    if metadata.zarr_format == 2:
+        yield from (codec.codec_id for codec in (*(metadata.filters or ()), metadata.compressor) if codec is not None)
+        return
+    for codec in metadata.codecs:  # those of version 3 are named in it, and none of zarr's own runs anything
+        module = type(codec).__module__
+        if not module.startswith("zarr."):
+            yield str(codec.to_dict().get("name", module)).removeprefix("numcodecs.")
+
+
+def _files(folder: Path, root: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the files of a store, which are all within it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_outside = entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root)
+            if is_outside or not (entry.is_dir() or entry.is_file()):
+                raise TissueError(
+                    f"{entry.path} must be a file or a folder of the store {root}. It is a link to another place, or "
+                    f"something else, and is not read: it could be a file of yours. {_HINT}"
+                )
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path), root)
+            elif entry.is_file():
+                yield entry
