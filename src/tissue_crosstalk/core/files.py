@@ -1,7 +1,12 @@
-"""Files and folders that appear whole or not at all, and what tells them apart."""
+"""Files and folders that appear whole or not at all, and what tells them apart.
+
+What is written goes to its very place: a link there is replaced, and what it leads to is neither written nor deleted.
+Links above, such as a folder of all data that is on another disk, are followed.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -29,8 +34,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     pathlib.Path
         Where to write; it has the suffix of `path`.
+
+    Raises
+    ------
+    OSError
+        If there is a folder at `path`, or the file cannot be written.
     """
     target = Path(path)
+    _refuse_another_kind(target, folder=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder: only a rename within one file system is atomic.
     unfinished = target.parent / f".{uuid.uuid4().hex}.unfinished{target.suffix}"
@@ -43,8 +54,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block succeeds."""
+    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block succeeds.
+
+    Raises
+    ------
+    OSError
+        If there is a file at `path`, or the folder cannot be written.
+    """
     target = Path(path)
+    _refuse_another_kind(target, folder=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}.unfinished"
     unfinished.mkdir()
@@ -56,8 +74,9 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def swap_in(finished: Path, target: Path) -> None:
-    """Put a finished folder in the place of `target`, which may exist."""
-    if target.exists():
+    """Put a finished folder in the place of `target`, which may exist; a link is replaced, not followed."""
+    _refuse_another_kind(target, folder=True)
+    if os.path.lexists(target):
         old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
         target.rename(old)
         try:
@@ -65,9 +84,33 @@ def swap_in(finished: Path, target: Path) -> None:
         except BaseException:
             old.rename(target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        clear(old)
     else:
         finished.rename(target)
+
+
+def clear(path: Path) -> None:
+    """Delete what is at a path, if anything: of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_own_folder(path: Path) -> None:
+    """Make a folder where there is none; a link in its place is deleted, so that nothing is written where it leads."""
+    if path.is_symlink():
+        path.unlink()
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_another_kind(target: Path, *, folder: bool) -> None:
+    """Raise where a folder is in the place of a file, or a file in that of a folder: it is somebody's."""
+    if target.is_symlink() or not target.exists() or target.is_dir() == folder:
+        return
+    if folder:
+        raise NotADirectoryError(errno.ENOTDIR, "this is a file, where a folder is to go; move it away", str(target))
+    raise IsADirectoryError(errno.EISDIR, "this is a folder, where a file is to go; move it away", str(target))
 
 
 @dataclass(frozen=True)
@@ -134,6 +177,7 @@ class Finished:
         """Put it in the place of `target`, which may exist."""
         if self.path.resolve() == target.resolve():
             return
+        _refuse_another_kind(target, folder=self.path.is_dir())
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_dir():
             with _same_file_system(self.path, target) as path:
