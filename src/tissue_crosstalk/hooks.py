@@ -78,6 +78,29 @@ class ParameterTracking:
             mlflow.set_tags(_nesting(given))
 
 
+class OutputLinks:
+    """Takes away a link in the place of an output before that is saved: what it leads to is not ours to write.
+
+    Our datasets replace what is in their place; Kedro's own open it and write it.
+    """
+
+    def __init__(self) -> None:
+        self._catalog: DataCatalog | None = None
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Note where outputs go."""
+        self._catalog = catalog
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Take away the link, if there is one."""
+        dataset = None if self._catalog is None else self._catalog.get(dataset_name)
+        place = getattr(dataset, "_filepath", None)
+        if place is not None and getattr(dataset, "_protocol", "file") == "file" and Path(place).is_symlink():
+            Path(place).unlink()
+
+
 RUN_RECORD = "run_record"
 """Dataset by which the report learns what only a hook knows."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kedro.config import OmegaConfigLoader
 
-from tissue_crosstalk.hooks import ParameterChecks, ParameterTracking, RunRecord
+from tissue_crosstalk.hooks import OutputLinks, ParameterChecks, ParameterTracking, RunRecord
 from tissue_crosstalk.resolvers import RESOLVERS
 
-HOOKS = (ParameterChecks(), ParameterTracking(), RunRecord())
+HOOKS = (ParameterChecks(), ParameterTracking(), RunRecord(), OutputLinks())
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
