@@ -267,8 +267,8 @@ def study_name(name: object) -> str:
     if not is_plain or len(text.encode()) > _LONGEST_STUDY or _DEVICES.fullmatch(text.partition(".")[0]):
         raise ParameterError(
             f"study must be a plain name of letters, digits, '_', '-', '+', '.' and spaces, that begins with a "
-            f"letter or digit, ends with neither '.' nor a space, is no device of Windows (con, nul, …) and has at most "
-            f"{_LONGEST_STUDY} bytes. Got {text!r} instead."
+            f"letter or digit, ends with neither '.' nor a space, is no device of Windows (con, nul, …) and has at "
+            f"most {_LONGEST_STUDY} bytes. Got {text!r} instead."
         )
     return text
 

@@ -45,13 +45,13 @@ class ClusterError(CrosstalkError):
 
 
 def printable(text: str) -> str:
-    """Return text in which every character can be seen: controls and the like become their escapes.
+    r"""Return text in which every character can be seen: controls and the like become their escapes.
 
     What steers terminals, turns the direction of writing or has no width is data when it comes in a name. Spaces, tabs
     and line feeds stay.
 
-    >>> printable("T\\x1b[31m B")
-    'T\\\\x1b[31m B'
+    >>> printable("T\x1b[31m B")
+    'T\\x1b[31m B'
     """
     if text.isprintable():
         return text
