@@ -5,9 +5,10 @@ from __future__ import annotations
 from kedro.config import OmegaConfigLoader
 
 from tissue_crosstalk.hooks import OutputLinks, ParameterChecks, ParameterTracking, RunRecord
+from tissue_crosstalk.logs import LiteralLogs
 from tissue_crosstalk.resolvers import RESOLVERS
 
-HOOKS = (ParameterChecks(), ParameterTracking(), RunRecord(), OutputLinks())
+HOOKS = (ParameterChecks(), ParameterTracking(), RunRecord(), OutputLinks(), LiteralLogs())
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
