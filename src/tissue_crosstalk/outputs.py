@@ -7,6 +7,9 @@ import math
 import sys
 from pathlib import Path
 
+from tissue_crosstalk.core.errors import ParameterError, printable
+from tissue_crosstalk.params import study_name
+
 PROJECT_PATH = Path(__file__).resolve().parents[2]
 DATA = "data"
 KINDS = {
@@ -20,7 +23,14 @@ REPORT = "report.html"
 
 
 def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
-    """Return what lies under a study's name, one thing per line, and how to look at it."""
+    """Return what lies under a study's name, one thing per line, and how to look at it.
+
+    Raises
+    ------
+    ParameterError
+        If no study can have that name.
+    """
+    study = study_name(study)
     lines = [f"Study {study!r} wrote:"]
     for folder, kind in KINDS.items():
         path = project / DATA / folder / study
@@ -38,7 +48,7 @@ def describe_outputs(study: str, project: Path = PROJECT_PATH) -> str:
         "  pipeline  make viz  (Kedro-Viz)",
         f"  python    AttentionModule.load({f'{DATA}/07_model_output/{study}'!r})",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _described(entry: Path) -> str:
@@ -85,7 +95,11 @@ def main() -> None:
     """Print the outputs of the study named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
-    sys.stdout.write(describe_outputs(parser.parse_args().study) + "\n")
+    try:
+        text = describe_outputs(parser.parse_args().study)
+    except ParameterError as error:
+        parser.error(str(error))
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

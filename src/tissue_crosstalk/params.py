@@ -187,6 +187,8 @@ class SweepParams:
 
 
 LARGEST_SEED = 2**32
+_LONGEST_STUDY = 100  # bytes; folders may have 255, and names are put before and behind
+_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)
 DEMO = "demo"
 
 STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
@@ -261,19 +263,22 @@ def study_name(name: object) -> str:
         If it could lead out of the data folders.
     """
     text = str(name)
-    if not re.fullmatch(r"[\w][\w .+-]{0,99}", text):
+    is_plain = re.fullmatch(r"[\w][\w .+-]{0,99}", text) and text[-1] not in " ."
+    if not is_plain or len(text.encode()) > _LONGEST_STUDY or _DEVICES.fullmatch(text.partition(".")[0]):
         raise ParameterError(
             f"study must be a plain name of letters, digits, '_', '-', '+', '.' and spaces, that begins with a "
-            f"letter or digit. Got {text!r} instead."
+            f"letter or digit, ends with neither '.' nor a space, is no device of Windows (con, nul, …) and has at "
+            f"most {_LONGEST_STUDY} bytes. Got {text!r} instead."
         )
     return text
 
 
 def user_study(name: object) -> str:
-    """Return the name of a user's study, which must not be that of the demo."""
-    if str(name) == DEMO:
+    """Return the name of a user's study, which must not be one of the demo's; also where case makes no difference."""
+    if str(name).casefold() == DEMO or str(name).casefold().startswith(f"{DEMO}-"):
         raise ParameterError(
-            f"study must not be {DEMO!r}, which is the study of --pipelines={DEMO}. Choose another name."
+            f"study must not be {DEMO!r}, nor begin with '{DEMO}-': these are the studies of --pipelines={DEMO}. Got "
+            f"{str(name)!r} instead. Choose another name."
         )
     return study_name(name)
 

@@ -13,6 +13,7 @@ from tissue_crosstalk.hooks import (
     Provenance,
     RunRecord,
 )
+from tissue_crosstalk.logs import LiteralLogs
 from tissue_crosstalk.resolvers import RESOLVERS
 
 RECORD = RunRecord()
@@ -24,6 +25,7 @@ HOOKS = (
     ParameterTracking(),
     RECORD,
     Provenance(RECORD),
+    LiteralLogs(),
 )
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import ValidationError
 
-from tissue_crosstalk.core.errors import ParameterError, did_you_mean
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean, printable
 from tissue_crosstalk.params import GridValue, TissueParams, TrainingParams, flat_fields, study_name
 
 if TYPE_CHECKING:
@@ -337,5 +337,5 @@ def terminal_table(outcomes: Sequence[Outcome], console: Console) -> Table:
 
 def one_line(error: BaseException) -> str:
     """Return an error as one line of a table."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = printable(" ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
 class CrosstalkError(ValueError):
     """Base of every error that tissue-crosstalk raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # names of files and cells may hold what steers a terminal
 
 
 class TissueError(CrosstalkError):
@@ -42,6 +46,26 @@ class OutputError(CrosstalkError, OSError):
 
 class ClusterError(CrosstalkError):
     """The Dask cluster cannot be reached, or cannot do the work."""
+
+
+def printable(text: str) -> str:
+    r"""Return text in which every character can be seen: controls and the like become their escapes.
+
+    What steers terminals, turns the direction of writing or has no width is data when it comes in a name. Spaces, tabs
+    and line feeds stay.
+
+    >>> printable("T\x1b[31m B")
+    'T\\x1b[31m B'
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

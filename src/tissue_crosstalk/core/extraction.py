@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pyarrow as pa
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.devices import AUTO, check_device_name, choose_device, full_precision
 from tissue_crosstalk.core.errors import ClusterError, ResultError
-from tissue_crosstalk.core.files import Finished, Workspace, digest
+from tissue_crosstalk.core.files import Finished, Workspace, clear, digest
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model_input import MODEL_INPUT_FILE, ModelInput
 from tissue_crosstalk.core.provenance import package_versions
@@ -122,7 +121,7 @@ def _lent(workspace: Workspace, model_input: AnnData, model: CrosstalkModel) -> 
     from tissue_crosstalk.core.checkpoint import save_model
 
     folder = workspace.unfinished("lent_to_extraction")
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     folder.mkdir(parents=True)
     try:
         save_model(model, folder / "model")
@@ -133,7 +132,7 @@ def _lent(workspace: Workspace, model_input: AnnData, model: CrosstalkModel) -> 
         yield source.resolve(), folder / "model"
     finally:
         _opened.cache_clear()
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
 
 
 def _tell(n_shards: int, n_missing: int) -> None:

@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all, and what tells them apart."""
+"""Files and folders that appear whole or not at all, and what tells them apart.
+
+What is written goes to its very place: a link there is replaced, and what it leads to is neither written nor deleted.
+Links above, such as a folder of all data that is on another disk, are followed.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +51,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If there is no room, or no permission to write.
+        If there is a folder at `path`, no room, or no permission to write.
     """
     target = Path(path)
+    _refuse_another_kind(target, folder=False)
     # In the same folder: only a rename within one file system is atomic.
     unfinished = target.parent / f".{uuid.uuid4().hex}.unfinished{target.suffix}"
     with writing(target):
@@ -68,9 +73,10 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If there is no room, or no permission to write.
+        If there is a file at `path`, no room, or no permission to write.
     """
     target = Path(path)
+    _refuse_another_kind(target, folder=True)
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex}.unfinished"
     with writing(target):
         try:
@@ -122,12 +128,13 @@ def _error_number(error: BaseException) -> int | None:
 
 
 def swap_in(finished: Path, target: Path) -> None:
-    """Put a finished folder in the place of `target`, which may exist."""
+    """Put a finished folder in the place of `target`, which may exist; a link is replaced, not followed."""
+    _refuse_another_kind(target, folder=True)
     if not os.path.lexists(target):
         finished.rename(target)
         return
     if _exchange(finished, target):
-        _remove(finished)  # which is the old one now
+        clear(finished)  # which is the old one now
         return
     old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
     target.rename(old)  # a process that is killed after this leaves the old one to restore_interrupted
@@ -136,15 +143,7 @@ def swap_in(finished: Path, target: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    """Delete a file, a folder with all that is in it, or a link, but not what it points to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    clear(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -186,7 +185,30 @@ def restore_interrupted(folder: Path) -> None:
             if old is not None and not os.path.lexists(folder / old["name"]):
                 path.rename(folder / old["name"])
             elif old is not None or _UNFINISHED_FOLDER.fullmatch(path.name) or _UNFINISHED_FILE.fullmatch(path.name):
-                _remove(path)
+                clear(path)
+
+
+def clear(path: Path) -> None:
+    """Delete what is at a path, if anything: of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_own_folder(path: Path) -> None:
+    """Make a folder where there is none; a link in its place is deleted, so that nothing is written where it leads."""
+    if path.is_symlink():
+        path.unlink()
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_another_kind(target: Path, *, folder: bool) -> None:
+    """Raise where a folder is in the place of a file, or a file in that of a folder: it is somebody's."""
+    if target.is_symlink() or not target.exists() or target.is_dir() == folder:
+        return
+    is_now, to_go = ("file", "folder") if folder else ("folder", "file")
+    raise OutputError(f"{target} cannot be written: it is a {is_now}, where a {to_go} is to go. Move it away.")
 
 
 @dataclass(frozen=True)
@@ -253,6 +275,7 @@ class Finished:
         """Put it in the place of `target`, which may exist."""
         if self.path.resolve() == target.resolve():
             return
+        _refuse_another_kind(target, folder=self.path.is_dir())
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with _same_file_system(self.path, target) as path:

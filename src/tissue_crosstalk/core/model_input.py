@@ -23,7 +23,7 @@ from scipy import sparse
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
-from tissue_crosstalk.core.files import Finished, Workspace, digest
+from tissue_crosstalk.core.files import Finished, Workspace, clear, digest
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.neighbors import (
@@ -382,12 +382,14 @@ def store_model_input(
         cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
         check_any_neighbor(cells)
         check_neighbors(cells, n_neighbors, pad=pad_neighbors)  # before the expression is read, which takes longer
+        shuffled, unfinished = workspace.unfinished("shuffled_expression"), workspace.unfinished(MODEL_INPUT_FILE)
+        for leftover in (shuffled, unfinished):  # or a link, which is not followed
+            clear(leftover)
         shuffle = RowShuffle(
-            workspace.unfinished("shuffled_expression"),
+            shuffled,
             np.argsort(cells.positions),
             max(expression.rows_at_once, LEAST_BUCKET),
         )
-        unfinished = workspace.unfinished(MODEL_INPUT_FILE)
         try:
             summary = Summary()
             for start, rows in expression.blocks():

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import tables
 from tissue_crosstalk.core.errors import ResultError
-from tissue_crosstalk.core.files import Finished, Workspace, whole_file
+from tissue_crosstalk.core.files import Finished, Workspace, clear, make_own_folder, whole_file
 
 
 class ShardJob(Protocol):
@@ -73,7 +73,7 @@ def write_shard(path: Path, made: pa.Table | Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Make a file that exists appear under another name, too, without its bytes being written again where possible."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a link the file, or the link would get another name
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
 
@@ -148,7 +148,7 @@ class ShardStore:
         """
         if self.is_complete():
             for folder in map(self.workspace.unfinished, self.folders):
-                shutil.rmtree(folder, ignore_errors=True)
+                clear(folder)
             return {}
         missing: dict[int, tuple[str, ...]] = {}
         self._discard()
@@ -213,14 +213,16 @@ class ShardStore:
         """Delete what another run left unfinished."""
         wanted = {tables.shard_file(number) for number in range(self.n_shards)}
         for folder in map(self.workspace.unfinished, self.folders):
-            for file in [path for path in folder.rglob("*") if path.is_file()]:
-                part = file.parent.relative_to(folder).as_posix().removeprefix(".")
-                if file.name not in wanted or part not in self.parts or not self._is_right(file, part):
-                    file.unlink()
+            make_own_folder(folder)
             for part in self.parts:
-                (folder / part).mkdir(parents=True, exist_ok=True)
+                make_own_folder(folder / part)
+            for file in [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]:
+                part = file.parent.relative_to(folder).as_posix().removeprefix(".")
+                is_ours = file.name in wanted and part in self.parts and not file.is_symlink()
+                if not is_ours or not self._is_right(file, part):
+                    file.unlink()
             for empty in [path for path in folder.iterdir() if path.is_dir() and path.name not in self.parts]:
-                shutil.rmtree(empty, ignore_errors=True)
+                clear(empty)
 
     def _take_over(self, number: int, part: str) -> bool:
         """Return whether all files of a shard are there, after having linked those of a finished run."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tissue_crosstalk.core.distance import DistanceBins
-from tissue_crosstalk.core.errors import ParameterError, did_you_mean
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,7 +90,7 @@ def _known_receivers(receivers: Sequence[str] | None, cell_types: Sequence[str])
         if receiver not in cell_types:
             raise ParameterError(
                 f"there is no receiver type {receiver!r}.{did_you_mean(str(receiver), cell_types)} "
-                f"The cell types are {', '.join(cell_types)}."
+                f"The cell types are {listing(cell_types, most=30)}."
             )
     return cell_types if receivers is None else receivers
 

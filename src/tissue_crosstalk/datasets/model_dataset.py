@@ -60,10 +60,13 @@ class ModelDataset(Base):
         return load_model(self._filepath)
 
     def save(self, data: CrosstalkModel) -> None:
-        """Save the model; the folder appears whole or not at all."""
+        """Save the model; the folder appears whole or not at all. A link in its place is replaced."""
         from tissue_crosstalk.core.checkpoint import save_model
 
-        save_model(data, self._filepath)
+        place = Path(self._filepath)
+        if place.is_symlink():  # what it leads to would be replaced
+            place.unlink()
+        save_model(data, place)
 
     def preview(self) -> JSONPreview:
         """Return the model's description without its gene names."""

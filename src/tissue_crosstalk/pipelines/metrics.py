@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
 
-Metric = dict[str, float] | list[dict[str, float]]
+LONGEST_LABEL = 100
+"""Characters of a label in a name: MLflow takes names of 250, and ours have up to two parts that the user has named."""
 
-LONGEST_PART = 100
-"""MLflow takes names of up to 250 characters, and ours have up to two parts that the user has named."""
+Metric = dict[str, float] | list[dict[str, float]]
 
 
 def metric_name(*parts: str) -> str:
-    """Join parts with dots; characters that MLflow refuses in names become ``_``, and what is too long is cut."""
-    return ".".join(re.sub(r"[^\w\- ]", "_", part)[:LONGEST_PART] for part in parts)
+    """Join parts with dots; characters that MLflow refuses in names become ``_``."""
+    return ".".join(re.sub(r"[^\w\- ]", "_", part) for part in parts)
 
 
 def metric_names(labels: Iterable[str]) -> dict[str, str]:
-    """Return a name for each label; of labels that differ in what MLflow refuses only, the later ones get a number."""
+    """Return a name for each label, no two alike.
+
+    Of labels that differ in refused characters only, the later ones get a number; those that are too long are cut and
+    get a digest.
+    """
+    plain = {label: _short(label) for label in labels}
+    reserved, taken = set(plain.values()), set[str]()  # a number must not make the name of another label
     names: dict[str, str] = {}
-    for label in labels:
-        plain = metric_name(label)
-        taken = sum(metric_name(other) == plain for other in names)
-        names[label] = f"{plain}-{taken + 1}" if taken else plain
+    for label, wanted in plain.items():
+        name, number = wanted, 1
+        while name in taken or (number > 1 and name in reserved):
+            number += 1
+            name = f"{wanted}-{number}"
+        taken.add(name)
+        names[label] = name
     return names
+
+
+def _short(label: str) -> str:
+    name = metric_name(label) or "_"
+    if len(name) <= LONGEST_LABEL:
+        return name
+    return f"{name[: LONGEST_LABEL - 9]}-{hashlib.sha256(label.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def single(values: Mapping[str, float]) -> dict[str, Metric]:

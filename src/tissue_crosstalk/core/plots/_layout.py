@@ -19,7 +19,7 @@ from matplotlib.legend import Legend
 from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
-from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
+from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing, printable
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 
@@ -94,9 +94,14 @@ class Canvas:
             text.set_text(shorten(label))
 
 
+def _on_one_line(label: str) -> str:
+    """Return a label on one line, every character of which can be drawn or is an escape."""
+    return printable(" ".join(str(label).split()))
+
+
 def shorten(label: str, most: int = LONGEST_LABEL) -> str:
     """Return a label on one line, with its middle left out where it has more than `most` characters."""
-    line = " ".join(str(label).split())
+    line = _on_one_line(label)
     if len(line) <= most:
         return line
     head = most // 2
@@ -119,8 +124,9 @@ def widest(texts: Sequence[str], size: float = FONT_SIZE) -> float:
 
 def wrap(text: str, width: float, size: float = TITLE_SIZE) -> str:
     """Return text broken into lines that are no wider than `width` inches (in bold), words broken where need be."""
+    text = printable(text).replace("\t", " ")  # no font has a tab
     characters = max(len(text), 1)
-    lines = [text]
+    lines = text.split("\n")
     while (too_wide := max(text_width(line, size, bold=True) for line in lines) / width) > 1 and characters > 8:
         characters = min(characters - 1, int(max(len(line) for line in lines) / too_wide))
         lines = textwrap.wrap(text, max(characters, 8))
@@ -194,7 +200,7 @@ def grid(n_panels: int, most_columns: int) -> tuple[int, int]:
 
 def fit(label: str, width: float, size: float = FONT_SIZE) -> str:
     """Return a label on one line no wider than `width` inches, with its middle left out where it is too long."""
-    line = " ".join(str(label).split())
+    line = _on_one_line(label)
     most = len(line)
     while text_width(shortened := shorten(line, most), size) > width and most > 2:
         most -= 1

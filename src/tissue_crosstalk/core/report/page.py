@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.errors import ParameterError, printable
 from tissue_crosstalk.core.report.cells import Column, columns_of, format_integer
 
 ROWS_SHOWN: Final = 25  # as in report.css
@@ -273,12 +273,18 @@ def _environment() -> Environment:
         loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = _breakable
     return environment
+
+
+def _visible(value: object) -> object:
+    """Return text with escapes for what cannot be seen: a name must not turn the direction of what is around it."""
+    return printable(value) if type(value) is str else value  # not markup, which is ours
 
 
 def _own_file(name: str) -> str:
@@ -293,7 +299,7 @@ def _fingerprint(text: str) -> str:
 
 def _breakable(text: str) -> Markup:
     """Return text, escaped, that may be broken after dots, underscores and slashes."""
-    return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=\w)", text))
+    return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=\w)", printable(text)))
 
 
 def _chapters(report: Report) -> list[dict[str, Any]]:
