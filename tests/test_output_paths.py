@@ -16,7 +16,7 @@ import pytest
 from anndata import AnnData
 from matplotlib.figure import Figure
 
-from sessions import run_project
+from sessions import PROJECT, run_project
 from tissue_crosstalk.core.extraction import TABLES, extract_tables
 from tissue_crosstalk.core.files import Finished, Workspace, whole_file, whole_folder
 from tissue_crosstalk.core.flavoring import FLAVORED_ATTENTION, flavor_attention
@@ -30,7 +30,9 @@ from tissue_crosstalk.datasets import (
     FigureDataset,
     FiguresDataset,
     HtmlDataset,
+    JSONDataset,
     ModelDataset,
+    ParquetDataset,
     ParquetShardsDataset,
     TrainingCheckpointDataset,
 )
@@ -150,7 +152,7 @@ def test_what_is_of_another_kind_is_refused_and_stays(name: str, places: Places)
         place.mkdir()
         (place / "kept.txt").write_text(PRECIOUS)
     before = contents(places.study)
-    with pytest.raises(OSError, match=f"is a {'file' if is_folder else 'folder'}.*output"):
+    with pytest.raises(OSError, match=f"output cannot be written: it is a {'file' if is_folder else 'folder'}"):
         write(place)
     after = contents(places.study)
     assert {entry: after[entry] for entry in before} == before
@@ -341,30 +343,33 @@ def test_a_run_follows_no_link_of_any_output(demo: Path, tmp_path: Path) -> None
     assert not [entry for entry in made if entry.is_symlink()]
 
 
-def test_tables_and_json_of_a_run_replace_links(tmp_path: Path, places: Places) -> None:
-    """Kedro's own datasets open what is in their place and write it: links have to be gone by then."""
-    from kedro.framework.hooks.manager import _create_hook_manager
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline, node
-    from kedro.runner import SequentialRunner
-    from kedro_datasets.json import JSONDataset
-    from kedro_datasets.pandas import ParquetDataset
-
-    from tissue_crosstalk.settings import HOOKS
-
+def test_tables_and_json_of_a_run_replace_links(places: Places) -> None:
+    """Kedro's own datasets would open what is in their place and write it."""
     table = places.link("hubs.parquet", folder=False)
     text = places.link("hub_selection.json", folder=False)
     before = contents(places.outside)
-    catalog = DataCatalog({"table": ParquetDataset(filepath=str(table)), "text": JSONDataset(filepath=str(text))})
-    manager = _create_hook_manager()
-    for hook in HOOKS:
-        manager.register(hook)
-    manager.hook.after_catalog_created(
-        catalog=catalog, conf_catalog={}, conf_creds={}, parameters={}, save_version="", load_versions={}
-    )
-    pipeline = Pipeline([node(lambda: (pd.DataFrame({"a": [1]}), {"b": 2}), inputs=None, outputs=["table", "text"])])
-    SequentialRunner().run(pipeline, catalog, hook_manager=manager)
+    ParquetDataset(filepath=str(table)).save(pd.DataFrame({"a": [1]}))
+    JSONDataset(filepath=str(text)).save({"b": 2})
     assert contents(places.outside) == before
     assert not table.is_symlink()
+    assert not text.is_symlink()
     assert pd.read_parquet(table)["a"].tolist() == [1]
     assert json.loads(text.read_text()) == {"b": 2}
+
+
+def test_every_output_of_the_pipelines_is_of_a_dataset_that_replaces_links() -> None:
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(PROJECT)
+    with KedroSession.create(PROJECT, env="test") as session:
+        catalog = session.load_context().catalog
+    kinds = {
+        module.split(".")[0]
+        for name in catalog.keys()
+        if getattr(catalog.get(name), "_filepath", None) is not None
+        for module in [
+            next(kind.__module__ for kind in type(catalog.get(name)).__mro__ if "mlflow" not in kind.__module__)
+        ]
+    }
+    assert kinds == {"tissue_crosstalk"}

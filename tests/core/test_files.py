@@ -116,16 +116,15 @@ def test_a_folder_takes_the_place_of_whatever_is_there(
     (tmp_path / "elsewhere" / "mine").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").touch()
-    (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
-    for name in ("folder", "file", "link", "broken", "nothing"):
+    for name in ("folder", "link", "broken", "nothing"):
         with whole_folder(tmp_path / name) as unfinished:
             (unfinished / "new").touch()
         assert not (tmp_path / name).is_symlink()
         assert names(tmp_path / name) == ["new"]
     assert names(tmp_path / "elsewhere") == ["mine"]
-    assert names(tmp_path) == ["broken", "elsewhere", "file", "folder", "link", "nothing"]
+    assert names(tmp_path) == ["broken", "elsewhere", "folder", "link", "nothing"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can exchange two paths")
@@ -180,13 +179,15 @@ WRITERS = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path, kind: str) -> None:
     target = tmp_path / ("result.png" if kind == "png" else "result")
-    target.write_text("old")
+    old = target / "old" if kind == "folder" else target
+    old.parent.mkdir(exist_ok=True)
+    old.write_text("old")
     said = written_in_a_child(FULL + WRITERS[kind], str(target))
     assert said.startswith(
         f"tissue_crosstalk.core.errors.OutputError: {target} cannot be written: File too large. Make"
     )
     assert said.endswith("what is finished is kept, and what was there before is as it was.")
-    assert target.read_text() == "old"
+    assert old.read_text() == "old"
     assert names(tmp_path) == [target.name]
 
 
