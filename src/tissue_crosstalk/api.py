@@ -665,7 +665,7 @@ def _description(folder: Path) -> dict[str, Any]:
         return {}
     try:
         description = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{str(file)!r} cannot be read as JSON: {error}. Save the attention again.") from error
     if not isinstance(description, dict):
         raise ResultError(f"{str(file)!r} must hold a JSON object. Got {type(description).__name__} instead.")

@@ -411,11 +411,13 @@ def broken_json(rng: random.Random, content: bytes) -> bytes:
             continue
         match rng.randrange(4):
             case 0:
-                place[key] = rng.choice(JSON_VALUES)
+                place[key] = copy.deepcopy(rng.choice(JSON_VALUES))
             case 1:
                 del place[key]
             case 2 if isinstance(place, dict):
-                place[rng.choice(["format", "n_heads", "x", "__metadata__", "ct_profiles"])] = rng.choice(JSON_VALUES)
+                place[rng.choice(["format", "n_heads", "x", "__metadata__", "ct_profiles"])] = copy.deepcopy(
+                    rng.choice(JSON_VALUES)
+                )
             case 3 if isinstance(place[key], int | float):
                 place[key] = rng.choice(NUMBERS)
     text = json.dumps(root)

@@ -20,7 +20,7 @@ COSTLY = {
 }
 """What takes seconds to make or to refuse."""
 
-LOADS = {name for name in HOSTILE if name.endswith("as many as are read")} - {"marks, as many as are read"} | {
+LOADS = {name for name in HOSTILE if name.endswith("as many as are read")} | {
     *("a wide text", "a long name", "a long line", "a long escape", "a long integer", "a float without end"),
 }
 """What is of no use to a model, and within what is read: it costs little."""

@@ -496,5 +496,5 @@ def _stored_fingerprint(path: Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
             return str(file["uns"][terms.MODEL_INPUT_KEY][FINGERPRINT][()].decode())
-    except (OSError, KeyError, AttributeError):
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError):  # none, or damaged
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from tissue_crosstalk.core.devices import choose_device
 from tissue_crosstalk.core.errors import CheckpointError
@@ -88,7 +89,7 @@ def _found(workspace: Workspace, trained_from: str) -> tuple[CrosstalkModel, pd.
         if history.attrs.get(TRAINED_FROM) != trained_from:
             return None
         model = load_model(workspace.place(MODEL_FOLDER))
-    except (OSError, ValueError, CheckpointError):  # none, or damaged
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException, CheckpointError):  # none, or damaged
         return None
     return (model, history) if history.attrs.get(WEIGHTS) == _weights_digest(model) else None
 
