@@ -286,6 +286,14 @@ def test_stages_do_not_follow_links(name: str, again: bool, places: Places, expe
     assert contents(places.study).keys() == expected.keys()
 
 
+@pytest.mark.parametrize("name", [name for name, is_folder in WORK.items() if is_folder and name.startswith(".")])
+def test_a_file_in_the_place_of_work_is_replaced(name: str, places: Places, expected: dict[str, bytes | None]) -> None:
+    (places.study / name).parent.mkdir(exist_ok=True)
+    (places.study / name).write_text("of a run that was killed")
+    run_stages(places.study)
+    assert contents(places.study).keys() == expected.keys()
+
+
 def test_a_table_that_was_moved_and_linked_is_used_but_not_written(places: Places) -> None:
     """A user may put finished tables elsewhere: as long as they are right they are read; never are they written."""
     run_stages(places.study)

@@ -197,8 +197,11 @@ def clear(path: Path) -> None:
 
 
 def make_own_folder(path: Path) -> None:
-    """Make a folder where there is none; a link in its place is deleted, so that nothing is written where it leads."""
-    if path.is_symlink():
+    """Make a folder where there is none, for work in progress: a file or a link in its place is deleted.
+
+    Nothing is written where a link leads.
+    """
+    if path.is_symlink() or path.is_file():
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
 
