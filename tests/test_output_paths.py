@@ -374,7 +374,7 @@ def test_every_output_of_the_pipelines_is_of_a_dataset_that_replaces_links() -> 
         catalog = session.load_context().catalog
     kinds = {
         module.split(".")[0]
-        for name in catalog.keys()
+        for name in catalog
         if getattr(catalog.get(name), "_filepath", None) is not None
         for module in [
             next(kind.__module__ for kind in type(catalog.get(name)).__mro__ if "mlflow" not in kind.__module__)
