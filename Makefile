@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint unit real viz ui
+.PHONY: help install run test lint unit real audit viz ui
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -40,6 +40,9 @@ unit: $(INSTALLED)  ## The tests but for the slow, the browser's and the real-da
 
 real: $(INSTALLED)  ## All tests, the slow, the browser's and the real-data ones, too
 	$(PYTEST) $(ARGS)
+
+audit: $(INSTALLED)  ## Known vulnerabilities of the dependencies, where they can be looked up
+	@$(BIN)/python .ci/audit.py
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run
