@@ -1,0 +1,174 @@
+"""Results say what they were made from, and what does not go together is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from sessions import PROJECT, run_project
+from tissue_crosstalk.core import tables, terms
+from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.files import digest
+from tissue_crosstalk.core.provenance import git_commit, package_versions
+from tissue_crosstalk.provenance import PROVENANCE, check_together, said_of
+
+GIVEN = {"extraction": {"cells_per_shard": 250}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
+    """A finished run of a study, which no test may change."""
+    root = tmp_path_factory.mktemp("finished")
+    run_project(root, **awkward_keys, reporting={"min_bin_count": 5}, **GIVEN)
+    return root
+
+
+def results(root: Path) -> dict[str, Any]:
+    """Return what every table and record of a study says of its origin, by its name."""
+    found = {}
+    for path in sorted(root.glob("data/0*/awkward/*")):
+        if path.suffix == ".parquet":
+            found[path.stem] = pd.read_parquet(path).attrs[terms.PROVENANCE_KEY]
+        elif path.name in ("hub_selection.json", "hub_niches.json"):
+            found[path.stem] = json.loads(path.read_text())[PROVENANCE]
+    return found
+
+
+def test_every_table_says_what_it_was_made_from(finished: Path, awkward_tissue: Path) -> None:
+    tissue = hashlib.sha256(awkward_tissue.read_bytes()).hexdigest()
+    model = digest(finished / "data/06_models/awkward/model")
+    files = sorted((finished / "data/07_model_output/awkward").glob("*/**/*.parquet"))
+    assert len(files) >= 9
+    runs = set()
+    for file in files:
+        made = tables.made_from(pq.read_schema(file))
+        assert (made["tissue_sha256"], made["model_sha256"]) == (tissue, model)
+        assert made["parameters"]["cells_per_shard"] == 250
+        assert made["keys"]["labels_key"] == "kind"
+        assert made["versions"] == package_versions()
+        runs.add(tables.run_of(pq.read_schema(file)))
+    (run,) = runs
+    found = results(finished)
+    assert len(found) >= 16
+    for name, said in found.items():
+        assert said["tissue_sha256"] == tissue
+        assert said["study"] == "awkward"
+        assert said["commit"] == git_commit(PROJECT)
+        assert said["versions"] == package_versions()
+        if name != "training_history":
+            assert (said["run"], said["model_sha256"]) == (run, model)
+            assert said["attention"]["keys"]["coord_key"] == "xy"
+    assert found["hubs"]["parameters"]["hubs.attention_quantile_threshold"] == 0.9
+    assert found["attention_by_pair"]["parameters"]["reporting.min_bin_count"] == 5
+    assert found["training_history"]["parameters"]["training.max_epochs"] == 3
+    annotated = anndata.read_h5ad(next(finished.glob("data/08_reporting/awkward/*.h5ad")), backed="r")
+    assert json.loads(annotated.uns["hub_selection"])[PROVENANCE]["run"] == run
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def report(root: Path, awkward_keys: dict[str, Any], **params: Any) -> None:
+    run_project(root, "reporting", **{**awkward_keys, **params})
+
+
+@pytest.mark.slow
+def test_hubs_of_other_attention_are_refused(copy: Path, awkward_keys: dict[str, Any]) -> None:
+    given = {**awkward_keys, "extraction": {"cells_per_shard": 100}}
+    run_project(copy, "extraction", **given)
+    run_project(copy, "flavoring", **given)
+    with pytest.raises(ResultError, match=r"hub_selection.* of different runs .*: their hash of the attention differ"):
+        report(copy, awkward_keys)
+    run_project(copy, "hubs", **given)
+    report(copy, awkward_keys)
+
+
+@pytest.mark.slow
+def test_hub_tables_of_different_parameters_are_refused(copy: Path, awkward_keys: dict[str, Any]) -> None:
+    """As when the stage was run with others, and was interrupted between two of its tables."""
+    hubs = copy / "data/07_model_output/awkward/hubs.parquet"
+    before = hubs.read_bytes()
+    run_project(copy, "hubs", **awkward_keys, hubs={"n_clusters": 3})
+    hubs.write_bytes(before)
+    with pytest.raises(ResultError, match=r"hubs.* their parameters of the hubs differ .*hubs\.n_clusters=3"):
+        report(copy, awkward_keys)
+
+
+def label_changed(adata: anndata.AnnData) -> None:
+    adata.obs["kind"] = adata.obs["kind"].to_numpy()[::-1]
+
+
+def cell_moved(adata: anndata.AnnData) -> None:
+    adata.obsm["xy"][7] += 1
+
+
+def cells_dropped(adata: anndata.AnnData) -> None:
+    adata._inplace_subset_obs(np.arange(200))
+
+
+def renamed(adata: anndata.AnnData) -> None:
+    adata.obs_names = [f"other {number}" for number in range(adata.n_obs)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (label_changed, "the cell types of .* of 240 cells differ"),
+        (cell_moved, "the coordinates of 1 of 240 cells differ"),
+        (cells_dropped, "they hold 240 cells, the tissue 200"),
+        (renamed, "or their names differ"),
+    ],
+)
+@pytest.mark.slow
+def test_results_beside_a_tissue_that_they_are_not_of_are_refused(
+    copy: Path, awkward_keys: dict[str, Any], change: Callable[[anndata.AnnData], None], words: str
+) -> None:
+    adata = anndata.read_h5ad(awkward_keys["tissue"])
+    change(adata)
+    adata.write_h5ad(copy / "other.h5ad")
+    with pytest.raises(ResultError, match=f"the results are of another tissue.*{words}"):
+        report(copy, awkward_keys, tissue=str(copy / "other.h5ad"))
+
+
+@pytest.mark.slow
+def test_a_tissue_that_has_got_more_is_told_of(
+    copy: Path, awkward_keys: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = anndata.read_h5ad(awkward_keys["tissue"])
+    adata.obs["leiden"] = "0"
+    adata.write_h5ad(copy / "more.h5ad")
+    with caplog.at_level(logging.WARNING):
+        report(copy, awkward_keys, tissue=str(copy / "more.h5ad"))
+    assert sum("the file of the tissue has changed since its attention" in line for line in caplog.messages) == 1
+
+
+def made(run: str = "a", **parameters: Any) -> dict[str, Any]:
+    return {"run": run, "parameters": parameters}
+
+
+def test_what_goes_together() -> None:
+    check_together({})
+    check_together({"a": made(), "b": made(**{"reporting.bin_size": 1}), "c": made(**{"hubs.n_clusters": 3})})
+    with pytest.raises(ResultError, match=r"a, b are of different runs .* hash of the attention differ \(x; y\)"):
+        check_together({"a": made("x"), "b": made("y")})
+    with pytest.raises(ResultError, match=r"\(demo\.hubs\.n_clusters=3; demo\.hubs\.n_clusters=4\)"):
+        check_together({"a": made(**{"demo.hubs.n_clusters": 3}), "b": made(**{"demo.hubs.n_clusters": 4})})
+
+
+@pytest.mark.parametrize("value", [None, 1, {}, {PROVENANCE: "x"}, pd.DataFrame(), pd.DataFrame().assign(a=[1])])
+def test_what_says_nothing_belongs_to_anything(value: Any) -> None:
+    assert said_of(value) == {"run": None, "tissue_sha256": None, "model_sha256": None}
