@@ -222,6 +222,14 @@ def test_sizes_that_a_store_cannot_hold(version: int, tmp_path: Path) -> None:
     assert "'obs/radius' must be of a size that the file can hold" in refused(path)
 
 
+def test_more_chunks_than_a_file_can_hold(tmp_path: Path) -> None:
+    path = tissue_file(tmp_path)
+    with h5py.File(path, "r+") as file:
+        made = file.create_dataset("uns/zeros", (3_000_000,), "u1", chunks=(1,))
+        made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    assert "'uns/zeros' must be of chunks that the file can hold. It declares 3000000" in refused(path)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_store_that_is_linked_to_is_opened(version: int, tmp_path: Path) -> None:
     path = tissue_store(tmp_path, version)

@@ -285,7 +285,7 @@ def use_tables(path: Path) -> None:
         )
 
     cells = stored.Cells.read(folder(terms.CELLS))
-    assert cells.labels.max(initial=0) < len(cells.cell_types)
+    assert cells.labels.max(initial=-1) < len(cells.cell_types)
     attention, idx, dist = map(folder, (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS))
     for shard in stored.read_shards(attention, idx, cells, nn_dists=dist):
         assert shard.attention.shape[1:] == shard.nn_idx.shape

@@ -134,7 +134,11 @@ class Expression:
         """Raise unless the entries of a sparse matrix are within it: scipy trusts files in that, and would crash."""
         starts, indices = matrix.indptr, matrix.indices
         n_minor = matrix.shape[0 if matrix.format == "csc" else 1]
-        is_whole = starts[0] == 0 and starts[-1] <= len(indices) == len(matrix.data)
+        is_whole = (
+            starts.ndim == indices.ndim == matrix.data.ndim == 1
+            and starts[0] == 0
+            and starts[-1] <= len(indices) == len(matrix.data)
+        )
         if not is_whole or not is_consistent(starts, indices, n_minor):
             raise TissueError(
                 f"{self.where} is damaged: entries of its sparse matrix lie outside of it. Write the tissue again."

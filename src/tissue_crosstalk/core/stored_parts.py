@@ -17,6 +17,8 @@ from tissue_crosstalk.core.errors import TissueError
 MAX_EXPANSION: Final = 20  # of what is read as a whole; annotations of cells repeat themselves
 MAX_EXPANSION_ON_DISK: Final = 2000  # of what is read a part at a time; deflated zeros reach half of it
 ALWAYS_ALLOWED_BYTES: Final = 256 * 2**20
+ALWAYS_ALLOWED_CHUNKS: Final = 10_000  # each is looked for, also where it is not there
+BYTES_OF_CHUNK: Final = 100  # that a further one takes on disk, at least
 
 READ_AS_A_WHOLE: Final = ("obs", "var", "obsm", "varm", "uns")
 STARTS: Final = "indptr"  # of the rows of any sparse matrix
@@ -58,13 +60,15 @@ def check_parts(group: Any, path: Path) -> None:
         _check_sizes(_zarr_parts(group, path), path, n_bytes)
 
 
-def _check_sizes(parts: Iterator[tuple[str, int, int]], path: Path, on_disk: int) -> None:
-    """Check the sizes of arrays, each with its name, its bytes and those of a chunk."""
+def _check_sizes(parts: Iterator[tuple[str, int, tuple[int, ...], tuple[int, ...]]], path: Path, on_disk: int) -> None:
+    """Check the sizes of arrays, each with its name, the bytes of a number, its shape and that of a chunk."""
     whole = 0
     most, most_on_disk = (
         max(ALWAYS_ALLOWED_BYTES, times * on_disk) for times in (MAX_EXPANSION, MAX_EXPANSION_ON_DISK)
     )
-    for name, n_bytes, chunk in parts:
+    for name, itemsize, shape, chunks in parts:
+        n_bytes, chunk = itemsize * math.prod(shape), itemsize * math.prod(chunks or (0,))
+        n_chunks = math.prod(-(-length // max(own, 1)) for length, own in zip(shape, chunks, strict=False))
         if n_bytes > most_on_disk or chunk > most:
             raise TissueError(
                 f"{path}: {name!r} must be of a size that the file can hold. It declares {n_bytes} bytes, {chunk} of "
@@ -72,6 +76,11 @@ def _check_sizes(parts: Iterator[tuple[str, int, int]], path: Path, on_disk: int
             )
         if name.split("/")[0] in READ_AS_A_WHOLE or name.endswith(f"/{STARTS}"):
             whole += n_bytes
+            if n_chunks > ALWAYS_ALLOWED_CHUNKS + on_disk // BYTES_OF_CHUNK:
+                raise TissueError(
+                    f"{path}: {name!r} must be of chunks that the file can hold. It declares {n_chunks}, but {on_disk} "
+                    f"bytes are there: it is damaged, or made to take for ever. {_HINT}"
+                )
         if whole > most:
             raise TissueError(
                 f"{path}: what is read as a whole, {name!r} among it, must be of a size that the file can hold. It "
@@ -80,10 +89,10 @@ def _check_sizes(parts: Iterator[tuple[str, int, int]], path: Path, on_disk: int
             )
 
 
-def _hdf5_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
+def _hdf5_parts(root: Any, path: Path) -> Iterator[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
     import h5py
 
-    found: list[tuple[str, int, int]] = []
+    found: list[tuple[str, int, tuple[int, ...], tuple[int, ...]]] = []
 
     def leads_elsewhere(name: bytes, link: Any) -> bytes | None:
         return None if link.type == h5py.h5l.TYPE_HARD else name
@@ -98,8 +107,8 @@ def _hdf5_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
                     f"{path}: the numbers of {name!r} must be in the file itself. They are said to be in other files, "
                     f"which are not read. {_HINT}"
                 )
-            size = part.dtype.itemsize
-            found.append((name, size * math.prod(part.shape or (0,)), size * math.prod(part.chunks or (0,))))
+            shape = (0,) if part.shape is None else part.shape
+            found.append((name, part.dtype.itemsize, shape, part.chunks or ()))
 
     elsewhere = root.id.links.visit(leads_elsewhere, info=True)  # until there is one
     if elsewhere is not None:
@@ -111,7 +120,7 @@ def _hdf5_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
     return iter(found)
 
 
-def _zarr_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
+def _zarr_parts(root: Any, path: Path) -> Iterator[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
     import zarr
 
     for name, part in root.members(max_depth=None):
@@ -122,8 +131,7 @@ def _zarr_parts(root: Any, path: Path) -> Iterator[tuple[str, int, int]]:
                         f"{path}: {name!r} must be coded by none but codecs that only decode. Got {codec!r}, which is "
                         f"not run. {_HINT}"
                     )
-            size = part.dtype.itemsize
-            yield name, size * math.prod(part.shape), size * math.prod(part.shards or part.chunks)
+            yield name, part.dtype.itemsize, part.shape, part.chunks
 
 
 def _codecs(metadata: Any) -> Iterator[str]:
