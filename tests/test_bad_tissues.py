@@ -879,7 +879,6 @@ def folder_with(*names: str) -> Callable[[Path], None]:
     return make
 
 
-CANNOT_BE_READ = "'{path}' cannot be read as an AnnData file (h5ad, or a zarr store): "
 NOT_H5AD = (
     "'{path}' is not an h5ad file, whatever its name: it %s. Read it with what it is made for, such as "
     "scanpy.read_csv, and write it with AnnData.write_h5ad."
@@ -889,37 +888,75 @@ NOT_ZARR = (
     "made."
 )
 FILES = [
-    FileCase("missing.h5ad", lambda path: None, (
-        "there is no file '{path}'. Expected an AnnData file (h5ad, or a zarr store); name yours with "
-        "--params=tissue=<path>, or tissue in conf/<study>/globals.yml.",)),
-    FileCase("table.csv", lambda path: path.write_text("cell,gene\n1,2\n"), (
-        CANNOT_BE_READ, NOT_H5AD % "begins with b'cell,gen'")),
-    FileCase("text.h5ad", lambda path: path.write_text("hello there"), (
-        CANNOT_BE_READ, NOT_H5AD % "begins with b'hello th'")),
-    FileCase("empty.h5ad", lambda path: path.write_text(""), (CANNOT_BE_READ, NOT_H5AD % "is empty")),
-    FileCase("packed.h5ad.gz", lambda path: path.write_bytes(gzip.compress(b"x", mtime=0)), (
-        CANNOT_BE_READ, NOT_H5AD % r"begins with b'\x1f\x8b\x08\x00\x00\x00\x00\x00'")),
-    FileCase("pickled.h5ad", lambda path: path.write_bytes(pickle.dumps({"X": 1}, protocol=4)), (
-        CANNOT_BE_READ, NOT_H5AD % r"begins with b'\x80\x04\x95\n\x00\x00\x00\x00'")),
-    FileCase("cut.h5ad", cut_short, (CANNOT_BE_READ, "Is it complete? Write it with AnnData.write_h5ad.")),
-    FileCase("other.h5", hdf5("data"), (
-        CANNOT_BE_READ, "'{path}' is not an AnnData: it has 'data'. Write it with AnnData.write_h5ad.")),
-    FileCase("nothing.h5", hdf5(), (
-        CANNOT_BE_READ, "'{path}' is not an AnnData: it has nothing. Write it with AnnData.write_h5ad.")),
-    FileCase("filtered_feature_bc_matrix.h5", hdf5("matrix"), (
-        CANNOT_BE_READ, "'{path}' is not an AnnData: it has 'matrix'. It is a 10x file: read it with "
-        "scanpy.read_10x_h5, add cell types and coordinates, and write it with AnnData.write_h5ad.")),
-    FileCase("both.h5mu", mudata, (
-        CANNOT_BE_READ, "'{path}' is not an AnnData: it has 'mod', 'obs', 'obsm', 'var'. It is a MuData of 'protein', "
-        "'rna': write the one with the expression with write_h5ad.")),
-    FileCase("short.h5ad", with_short_obsm, (
-        CANNOT_BE_READ, "spatial", "Is it complete? Write it with AnnData.write_h5ad.")),
-    FileCase("folder", folder_with(), (CANNOT_BE_READ, NOT_ZARR % "nothing")),
-    FileCase("folder of files", folder_with("a.h5ad", "b.h5ad"), (CANNOT_BE_READ, NOT_ZARR % "'a.h5ad', 'b.h5ad'")),
-    FileCase("xenium.zarr", spatialdata, (
-        CANNOT_BE_READ, "'{path}' is not an AnnData: it has 'points', 'tables'. It is a SpatialData store: name the "
-        "folder of its table, such as '{path}/tables/table'.")),
-]  # fmt: skip
+    FileCase(
+        "missing.h5ad",
+        lambda path: None,
+        (
+            "there is no file '{path}'. Expected an AnnData file (h5ad, or a zarr store); name yours with "
+            "--params=tissue=<path>, or tissue in conf/<study>/globals.yml.",
+        ),
+    ),
+    FileCase("table.csv", lambda path: path.write_text("cell,gene\n1,2\n"), (NOT_H5AD % "begins with b'cell,gen'",)),
+    FileCase("text.h5ad", lambda path: path.write_text("hello there"), (NOT_H5AD % "begins with b'hello th'",)),
+    FileCase("empty.h5ad", lambda path: path.write_text(""), (NOT_H5AD % "is empty",)),
+    FileCase(
+        "packed.h5ad.gz",
+        lambda path: path.write_bytes(gzip.compress(b"x", mtime=0)),
+        (NOT_H5AD % r"begins with b'\x1f\x8b\x08\x00\x00\x00\x00\x00'",),
+    ),
+    FileCase(
+        "pickled.h5ad",
+        lambda path: path.write_bytes(pickle.dumps({"X": 1}, protocol=4)),
+        (NOT_H5AD % r"begins with b'\x80\x04\x95\n\x00\x00\x00\x00'",),
+    ),
+    FileCase(
+        "cut.h5ad",
+        cut_short,
+        (
+            "The tissue is damaged or incomplete, or was not written by AnnData. Copy it again, or write it again "
+            "with AnnData.write_h5ad.",
+        ),
+    ),
+    FileCase(
+        "other.h5", hdf5("data"), ("'{path}' is not an AnnData: it has 'data'. Write it with AnnData.write_h5ad.",)
+    ),
+    FileCase("nothing.h5", hdf5(), ("'{path}' is not an AnnData: it has nothing. Write it with AnnData.write_h5ad.",)),
+    FileCase(
+        "filtered_feature_bc_matrix.h5",
+        hdf5("matrix"),
+        (
+            "'{path}' is not an AnnData: it has 'matrix'. It is a 10x file: read it with "
+            "scanpy.read_10x_h5, add cell types and coordinates, and write it with AnnData.write_h5ad.",
+        ),
+    ),
+    FileCase(
+        "both.h5mu",
+        mudata,
+        (
+            "'{path}' is not an AnnData: it has 'mod', 'obs', 'obsm', 'var'. It is a MuData of 'protein', "
+            "'rna': write the one with the expression with write_h5ad.",
+        ),
+    ),
+    FileCase(
+        "short.h5ad",
+        with_short_obsm,
+        (
+            "spatial",
+            "The tissue is damaged or incomplete, or was not written by AnnData. Copy it again, or write it again "
+            "with AnnData.write_h5ad.",
+        ),
+    ),
+    FileCase("folder", folder_with(), (NOT_ZARR % "nothing",)),
+    FileCase("folder of files", folder_with("a.h5ad", "b.h5ad"), (NOT_ZARR % "'a.h5ad', 'b.h5ad'",)),
+    FileCase(
+        "xenium.zarr",
+        spatialdata,
+        (
+            "'{path}' is not an AnnData: it has 'points', 'tables'. It is a SpatialData store: name the "
+            "folder of its table, such as '{path}/tables/table'.",
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in FILES])
@@ -931,7 +968,6 @@ def test_files_that_are_no_tissue(case: FileCase, tmp_path: Path) -> None:
     message = str(caught.value)
     for words in case.words:
         assert words.replace("{path}", str(path)) in message
-    assert message.startswith(case.words[0].replace("{path}", str(path)))
     assert message.endswith(".")
 
 

@@ -60,7 +60,6 @@ def open_tissue(path: Path) -> AnnData:
     TissueError
         If it is not an AnnData, is damaged, or :func:`~tissue_crosstalk.core.stored_parts.check_parts` refuses it.
     """
-    _check_kind(path)
     group = _open(path)
     with damage_named(path, "the root"):
         return _opened(group, path)
@@ -173,6 +172,7 @@ def _open(path: Path) -> Any:
     """Open the root group, once it is known that its parts are its own."""
     if not path.is_dir() and not path.is_file():
         raise TissueError(f"{path} must be an h5ad file or the folder of a zarr store. Nothing of the kind is there.")
+    _check_kind(path)
     with damage_named(path, "the root"):
         if path.is_dir():
             import zarr

@@ -107,8 +107,7 @@ class AnnDataDataset(Base):
         DatasetError
             If there is no such file, or it is neither an h5ad file nor a zarr store.
         """
-        import anndata
-
+        from tissue_crosstalk.core.errors import CrosstalkError
         from tissue_crosstalk.core.tissue_file import open_tissue
 
         path = get_filepath_str(self._get_load_path(), self._protocol)
@@ -120,19 +119,29 @@ class AnnDataDataset(Base):
         try:
             if self._protocol == "file" and self._lazy:
                 return open_tissue(Path(path))
-            if self._protocol == "file" and Path(path).is_dir():
-                return anndata.read_zarr(path)
             if self._protocol == "file":
-                return anndata.read_h5ad(path, **self._load_args)
+                return self._read(Path(path), self._load_args)
             with tempfile.TemporaryDirectory() as folder:  # HDF5 needs a real file
                 local = str(Path(folder) / "tissue.h5ad")
                 self._fs.get(path, local)
-                return anndata.read_h5ad(local, **{**self._load_args, "backed": None})
+                return self._read(Path(local), {**self._load_args, "backed": None})
+        except CrosstalkError as error:  # which names the file, and what to do
+            raise DatasetError(str(error)) from error
         except Exception as error:  # whatever h5py, zarr or pandas say of a file that is no AnnData
             raise DatasetError(
                 f"{path!r} cannot be read as an AnnData file (h5ad, or a zarr store): {error}. Is it complete? Write "
                 "it with AnnData.write_h5ad."
             ) from error
+
+    def _read(self, path: Path, load_args: dict[str, Any]) -> AnnData:
+        """Read all of a file, once it is known that its parts are its own."""
+        import anndata
+
+        from tissue_crosstalk.core.tissue_file import open_group
+
+        with open_group(path):
+            pass
+        return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path, **load_args)
 
     def save(self, data: AnnData | H5adWriter | Finished) -> None:
         """Save the AnnData object; the file appears whole or not at all. One that is finished goes to its place."""
