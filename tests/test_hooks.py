@@ -223,7 +223,7 @@ def test_a_file_that_cannot_be_read_is_tagged_without_its_hash(tmp_path: Path, m
     monkeypatch.setattr(hooks, "digest", refused)
     tissue = tmp_path / "tissue.h5ad"
     tissue.write_bytes(b"no tissue")
-    with pytest.raises(Exception, match=r"tissue\.h5ad.* cannot be read"):
+    with pytest.raises(Exception, match=r"tissue\.h5ad.* is not an h5ad file"):
         run_project(tmp_path, "training", study="mine", tissue=str(tissue))
     run = tracked(tmp_path)
     assert (run["status"], run["tags.study"], run["tags.mlflow.runName"]) == ("FAILED", "mine", "mine training")

@@ -194,4 +194,5 @@ def test_metrics_of_similar_labels_stay_apart() -> None:
 
 def test_long_names_of_metrics_are_cut_as_mlflow_wants_them_and_stay_apart() -> None:
     names = metric_names([300 * "T" + end for end in ("a", "b", "c")])
-    assert list(names.values()) == [100 * "T", f"{100 * 'T'}-2", f"{100 * 'T'}-3"]
+    assert [len(name) for name in names.values()] == [100] * 3
+    assert len({*names.values()}) == 3

@@ -46,6 +46,22 @@ def run_list(server: str, store: str, project: Path = PROJECT_PATH) -> str:
     return f"{server.rstrip('/')}/#/{place}"
 
 
+def check_port(port: int) -> None:
+    """See that a port on this machine can be had.
+
+    Raises
+    ------
+    SystemExit
+        If it cannot: another server there would answer in this one's place.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SystemExit(f"Port {port} cannot be had: {error.strerror}. Name another one: --port.") from error
+
+
 def serve(store: str, port: int) -> subprocess.Popen[bytes]:
     """Start MLflow's server, in a process group of its own.
 
@@ -55,18 +71,7 @@ def serve(store: str, port: int) -> subprocess.Popen[bytes]:
         Address of the store.
     port
         Port on this machine, to which it answers this machine alone.
-
-    Raises
-    ------
-    SystemExit
-        If the port cannot be had: another server there would answer in this one's place.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SystemExit(f"Port {port} cannot be had: {error.strerror}. Name another one: --port.") from error
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # One worker, and no server for jobs that nothing here uses: two processes in place of eleven.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -127,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # or the server would outlive this program
         if ending != signal.SIGHUP or signal.getsignal(ending) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(ending, lambda *_: sys.exit())
+    check_port(given.port)
     make_store(store)
     end_killed_runs(PROJECT_PATH / LOCKS)
     process = serve(store, given.port)

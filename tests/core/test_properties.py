@@ -135,10 +135,13 @@ def made(draw: st.DrawFn, *, with_ties: bool = True) -> Made:
     expression = generator.gamma(1.0, 1.0, (n_cells, N_GENES)) * (generator.random((n_cells, N_GENES)) < 0.6)
     expression[generator.random(n_cells) < draw(st.sampled_from([0.0, 0.2, 1.0]))] = 0  # cells without any
     expression[0, 0] = 0.5  # not of all
+    labels = generator.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    sections = generator.integers(0, n_sections, n_cells)
+    assume(len({*zip(sections.tolist(), labels.tolist(), strict=True)}) > len({*sections.tolist()}))  # or it is refused
     return Made(
         coordinates,
-        generator.permutation(np.repeat(np.arange(len(sizes)), sizes)),
-        generator.integers(0, n_sections, n_cells),
+        labels,
+        sections,
         expression,
         len(sizes),
         draw(st.integers(1, 9)),
@@ -175,6 +178,7 @@ def computed(
     model = model or case.model()
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lie exactly where another cell does")
+        warnings.filterwarnings("ignore", message="the nearest neighbor of a cell is")  # the model was not trained
         study = Workspace(Path(name))
         for run in runs:
             tissue = case.adata(cells) if file is None else open_tissue(file)
