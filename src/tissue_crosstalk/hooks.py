@@ -23,7 +23,7 @@ from kedro.pipeline import Node, Pipeline
 from omegaconf.errors import OmegaConfBaseException
 
 from tissue_crosstalk.core.errors import CrosstalkError, ParameterError
-from tissue_crosstalk.core.files import digest, restore_interrupted
+from tissue_crosstalk.core.files import digest, disk_advice, restore_interrupted
 from tissue_crosstalk.core.provenance import git_commit, package_versions
 from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.params import (
@@ -37,7 +37,7 @@ from tissue_crosstalk.params import (
     flat_fields,
 )
 from tissue_crosstalk.provenance import can_say, check_together, description, said_of, say
-from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock
+from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, RUNNING, Process, StudyLock
 from tissue_crosstalk.tracking_store import make_store
 
 logger = logging.getLogger(__name__)
@@ -103,9 +103,10 @@ class _PlainHook:
     def __call__(self, kind: type[BaseException], error: BaseException, traceback: object) -> None:
         from kedro.validation.exceptions import ParameterValidationError
 
-        is_ours = issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
-        if is_ours and not os.environ.get("CROSSTALK_TRACEBACK"):
-            sys.stderr.write(f"{kind.__name__}: {error}\n")
+        advice = None if isinstance(error, CrosstalkError) else disk_advice(error)
+        is_expected = advice or issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
+        if is_expected and not os.environ.get("CROSSTALK_TRACEBACK"):
+            sys.stderr.write(f"{kind.__name__}: {error}\n" + (f"{advice}\n" if advice else ""))
         else:
             self._other(kind, error, traceback)
 
@@ -135,6 +136,7 @@ class OneRunPerStudy:
         self._study = self._demo = ""
         self._locks: list[StudyLock] = []
         self._former_handler: Any = None
+        self._run_id: str | None = None
 
     @hook_impl(tryfirst=True)  # before kedro-mlflow, which would go on with a run that is open
     def after_context_created(self, context: KedroContext) -> None:
@@ -164,6 +166,8 @@ class OneRunPerStudy:
         except BaseException:
             self._end("FAILED")
             raise
+        run = mlflow.active_run()
+        self._run_id = None if run is None else run.info.run_id
         atexit.unregister(self._end)
         atexit.register(self._end, KILLED)  # before MLflow's own, which would call it FINISHED
         self._listen_to_terminate()
@@ -187,9 +191,23 @@ class OneRunPerStudy:
                 mlflow.end_run(status)
         self._leave()
 
+    def _has_ended(self) -> bool:
+        """Return whether MLflow knows that the run is over: on a full disk, that cannot be written either."""
+        if self._run_id is None:
+            return True
+        import mlflow
+
+        try:
+            return bool(mlflow.MlflowClient().get_run(self._run_id).info.status != RUNNING)
+        except Exception:  # the store is gone, or whatever its driver says
+            return False
+        finally:
+            self._run_id = None
+
     def _leave(self) -> None:
+        has_ended = self._has_ended()
         while self._locks:
-            self._locks.pop().release()
+            self._locks.pop().release(ended=has_ended)
         if self._former_handler is not None:
             signal.signal(signal.SIGTERM, self._former_handler)
             self._former_handler = None

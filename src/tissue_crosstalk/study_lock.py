@@ -116,11 +116,12 @@ class StudyLock:
             os.pwrite(handle, text, 0)
         end_killed_runs(self._folder)
 
-    def release(self) -> None:
-        """Let others in."""
+    def release(self, *, ended: bool = True) -> None:
+        """Let others in; unless the run has `ended` in MLflow, too, the next one is left to end it."""
         if self._handle is not None:
             with suppress(OSError):
-                os.ftruncate(self._handle, 0)
+                if ended:
+                    os.ftruncate(self._handle, 0)
             os.close(self._handle)  # which unlocks it
             self._handle = None
             _held.pop(self._path, None)

@@ -101,30 +101,51 @@ def writing(target: Path) -> Iterator[None]:
     except OutputError:
         raise
     except Exception as error:
-        number = _error_number(error)
-        if number not in (*_NO_ROOM, *_FORBIDDEN):
+        said = disk_advice(error)
+        if said is None:
             raise
-        advice = (
-            "Make room on that disk"
-            if number in _NO_ROOM
-            else "Give yourself permission to write there, or name another folder (root, reports)"
-        )
-        raise OutputError(
-            f"{target} cannot be written: {os.strerror(number)}. {advice}, and run it again: what is finished is kept, "
-            "and what was there before is as it was."
-        ) from error
+        raise OutputError(f"{target} cannot be written: {said}") from error
+
+
+def disk_advice(error: BaseException) -> str | None:
+    """Return what is wrong with the disk, and what to do, where an error comes of want of room or of permission.
+
+    Parameters
+    ----------
+    error
+        The operating system's, or that of a library which wrote on our behalf.
+    """
+    number = _error_number(error)
+    if number in _NO_ROOM:
+        advice = "Make room on that disk"
+    elif number in _FORBIDDEN:
+        advice = "Give yourself permission to write there, or name another folder (root, reports)"
+    else:
+        return None
+    return (
+        f"{os.strerror(number)}. {advice}, and run it again: what is finished is kept, and what was there before is as "
+        "it was."
+    )
+
+
+_SAID: Final = (
+    (re.compile(r"\b(?:errno|os error)\b\D{0,3}(\d+)", re.IGNORECASE), None),
+    (re.compile("database or disk is full"), errno.ENOSPC),
+    (re.compile("attempt to write a readonly database"), errno.EROFS),
+)
 
 
 def _error_number(error: BaseException) -> int | None:
-    """Return the number of the operating system's error; libraries that write by themselves put it in the text."""
+    """Return the number of the operating system's error; libraries that write by themselves put it in words."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     if isinstance(error, CrosstalkError):
         return None
-    found = re.search(r"\b(?:errno|os error)\b\D{0,3}(\d+)", str(error))
-    if found is None and error.__cause__ is not None:
-        return _error_number(error.__cause__)
-    return None if found is None else int(found[1])
+    for words, number in _SAID:
+        found = words.search(str(error))
+        if found is not None:
+            return int(found[1]) if number is None else number
+    return None if error.__cause__ is None else _error_number(error.__cause__)
 
 
 def swap_in(finished: Path, target: Path) -> None:

@@ -8,9 +8,11 @@ and ``radius`` where there are any; ``obsm``: ``spatial``, ``nn_idx`` (rows of t
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,7 +25,7 @@ from scipy import sparse
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
-from tissue_crosstalk.core.files import Finished, Workspace, clear, digest
+from tissue_crosstalk.core.files import Finished, Workspace, clear, digest, writing
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.neighbors import (
@@ -36,16 +38,20 @@ from tissue_crosstalk.core.neighbors import (
 )
 from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
 from tissue_crosstalk.core.tissue_file import RowReader, source_of
+from tissue_crosstalk.core.warned import collected, tell
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
+_PACKAGE_LOGGER = logging.getLogger("tissue_crosstalk")
 
 RADIUS = "radius"
 FINGERPRINT: Final = "fingerprint"
 TISSUE_SHA256: Final = "tissue_sha256"
 """Hash of the tissue's file, by which results can tell which tissue they are of."""
+WARNED: Final = "warned"
+"""What was warned of when it was prepared, a JSON list."""
 MODEL_INPUT_FORMAT: Final = "model input 1"
 MODEL_INPUT_FILE: Final = "model_input.h5ad"
 LEAST_BUCKET: Final = 8_192
@@ -302,7 +308,7 @@ def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
 def _cells(adata: AnnData) -> TissueCells:
     record: dict[str, Any] = dict(adata.uns[terms.MODEL_INPUT_KEY])
     log_normalised, target_sum = bool(record.pop("log_normalised")), record.pop("target_sum", None)
-    for name in (FINGERPRINT, TISSUE_SHA256):
+    for name in (FINGERPRINT, TISSUE_SHA256, WARNED):
         record.pop(name, None)
     labels = adata.obs[terms.LABEL].cat
     sections = adata.obs[terms.SECTION].cat if terms.SECTION in adata.obs else None
@@ -374,37 +380,42 @@ def store_model_input(
     with workspace.alone():
         fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
         place = workspace.place(MODEL_INPUT_FILE)
-        if fingerprint is not None and _stored_fingerprint(place) == fingerprint:
+        if fingerprint is not None and _stored(place, FINGERPRINT) == fingerprint:
+            tell(logger, json.loads(_stored(place, WARNED) or "[]"))
             logger.info("%s was prepared from this very tissue, and is used again.", place)
             _warn_of_distances(_some_distances(place), keys, distance_scale)
             return Finished(place)
 
-        cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
-        check_any_neighbor(cells)
-        check_neighbors(cells, n_neighbors, pad=pad_neighbors)  # before the expression is read, which takes longer
         shuffled, unfinished = workspace.unfinished("shuffled_expression"), workspace.unfinished(MODEL_INPUT_FILE)
         for leftover in (shuffled, unfinished):  # or a link, which is not followed
             clear(leftover)
-        shuffle = RowShuffle(
-            shuffled,
-            np.argsort(cells.positions),
-            max(expression.rows_at_once, LEAST_BUCKET),
-        )
-        try:
-            summary = Summary()
-            for start, rows in expression.blocks():
-                summary.add(expression, start, rows)
-                shuffle.add(start, rows)
-            normalisation = summary.normalisation(
-                expression.where, log_normalised=log_normalised, target_sum=target_sum
-            )
+        with ExitStack() as stack:
+            with collected(_PACKAGE_LOGGER) as warned:
+                cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
+                check_any_neighbor(cells)
+                # Before the expression is read, which takes longer.
+                check_neighbors(cells, n_neighbors, pad=pad_neighbors)
+                at_once = max(expression.rows_at_once, LEAST_BUCKET)
+                shuffle = RowShuffle(shuffled, np.argsort(cells.positions), at_once)
+                stack.callback(shuffle.close)
+                summary = Summary()
+                for start, rows in expression.blocks():
+                    summary.add(expression, start, rows)
+                    with writing(shuffled):
+                        shuffle.add(start, rows)
+                normalisation = summary.normalisation(
+                    expression.where, log_normalised=log_normalised, target_sum=target_sum
+                )
             cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
             neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
             source = source_of(adata)
-            made = {FINGERPRINT: fingerprint, TISSUE_SHA256: None if source is None else digest(source)}
-            _write(unfinished, cells, made, shuffle, normalisation, neighbors)
-        finally:
-            shuffle.close()
+            made = {
+                FINGERPRINT: fingerprint,
+                TISSUE_SHA256: None if source is None else digest(source),
+                WARNED: json.dumps(warned),
+            }
+            with writing(place):
+                _write(unfinished, cells, made, shuffle, normalisation, neighbors)
         _warn_of_distances(_some_distances(unfinished), keys, distance_scale)
         return Finished(unfinished)
 
@@ -489,12 +500,12 @@ def _write(
             file["obsm"][terms.OBSM_NN_DIST][rows_of_section] = found.dist
 
 
-def _stored_fingerprint(path: Path) -> str | None:
-    """Return what the model input of a path was made from; None where there is none that can be read."""
+def _stored(path: Path, name: str) -> str | None:
+    """Return an entry of the record of a stored model input; None where there is none that can be read."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return str(file["uns"][terms.MODEL_INPUT_KEY][FINGERPRINT][()].decode())
+            return str(file["uns"][terms.MODEL_INPUT_KEY][name][()].decode())
     except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError):  # none, or damaged
         return None

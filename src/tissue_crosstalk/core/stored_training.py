@@ -15,6 +15,7 @@ import pyarrow as pa
 from tissue_crosstalk.core.devices import choose_device
 from tissue_crosstalk.core.errors import CheckpointError
 from tissue_crosstalk.core.model_input import from_anndata
+from tissue_crosstalk.core.warned import collected, tell
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +32,7 @@ MODEL_FOLDER: Final = "model"
 HISTORY_FILE: Final = "training_history.parquet"
 TRAINED_FROM: Final = "trained_from"
 WEIGHTS: Final = "weights"
+WARNED: Final = "warned"
 
 
 def train_stored_model(
@@ -55,7 +57,7 @@ def train_stored_model(
         Folder of the study's model and of its history, which says in its ``attrs`` what the model was trained from, and
         the hash of its weights. Where all that is the same, nothing is trained.
     """
-    from tissue_crosstalk.core.training import train_model
+    from tissue_crosstalk.core import training
     from tissue_crosstalk.core.training_checkpoint import training_fingerprint
 
     tissue, neighbors = from_anndata(model_input)
@@ -67,16 +69,18 @@ def train_stored_model(
     trained_from = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     found = _found(workspace, trained_from)
     if found is not None:
+        tell(logger, found[1].attrs.get(WARNED, []))
         logger.info(
             "%s was trained from this very input, with these settings and this seed, and is used again. Delete it to "
             "train anew.",
             workspace.place(MODEL_FOLDER),
         )
         return found
-    model, history = train_model(
-        tissue, neighbors, network_settings, settings, seed=seed, checkpoint=checkpoint, progress=progress
-    )
-    history.attrs |= {TRAINED_FROM: trained_from, WEIGHTS: _weights_digest(model)}
+    with collected(training.logger) as warned:
+        model, history = training.train_model(
+            tissue, neighbors, network_settings, settings, seed=seed, checkpoint=checkpoint, progress=progress
+        )
+    history.attrs |= {TRAINED_FROM: trained_from, WEIGHTS: _weights_digest(model), WARNED: warned}
     return model, history
 
 

@@ -1,0 +1,82 @@
+"""A real run on a disk that is full, or that must not be written: one clear line, and the next run ends as ever."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sessions import PROJECT
+from tissue_crosstalk.study_lock import LOCKS
+
+KEDRO = str(Path(sys.executable).with_name("kedro"))
+ADVICE = "Make room on that disk, and run it again: what is finished is kept, and what was there before is as it was."
+
+
+def demo(root: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [*before, KEDRO, "run", "--pipelines=demo", "--env=test", f"--params=root={root}"]
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+
+
+def mount(folder: Path, *options: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which a small file system can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mount(folder, "size=400k"):
+        pytest.skip("only who may mount a file system can have one that is full")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def results(root: Path) -> dict[str, bytes]:
+    files = (path for path in (root / "data").rglob("*") if path.is_file() and LOCKS.name not in path.parts)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full(disk: Path, tmp_path: Path) -> None:
+    """At first MLflow's store does not fit, then the tissue, then the figures."""
+    for size in ("400k", "1500k", "3m"):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+        failed = demo(disk)
+        assert failed.returncode == 1
+        last = failed.stderr.strip().splitlines()[-1]
+        assert last.endswith(f"No space left on device. {ADVICE}")
+        assert "Traceback" not in failed.stderr
+    subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+    assert demo(disk).returncode == 0
+    (tmp_path / "whole").mkdir()
+    assert demo(tmp_path / "whole").returncode == 0
+    assert results(disk) == results(tmp_path / "whole")
+    with sqlite3.connect(disk / "mlflow.db") as store:
+        statuses = [status for (status,) in store.execute("select status from runs order by start_time")]
+    assert statuses[-1] == "FINISHED"
+    assert "RUNNING" not in statuses
+
+
+@pytest.mark.slow
+def test_a_disk_that_must_not_be_written(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+    assert demo(disk).returncode == 0
+    before = results(disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    failed = demo(disk)
+    assert failed.returncode == 1
+    assert "Read-only file system. Give yourself permission to write there" in failed.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+    assert results(disk) == before
