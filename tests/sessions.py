@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 LABELS = ("L2/3 IT", "Tumor, CD4+", "T", "../up")
+
+
+@functools.cache
+def _empty_store() -> bytes:
+    """Return an MLflow store without a run, which takes MLflow some seconds to make."""
+    from tissue_crosstalk.tracking_store import make_store
+
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(f"sqlite:///{folder}/mlflow.db")
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def give_store(root: Path) -> str:
+    """Put an MLflow store in a folder, unless it has one, and return its address."""
+    store = root / "mlflow.db"
+    if not store.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        store.write_bytes(_empty_store())
+    return f"sqlite:///{store}"
 
 
 def run_project(root: Path, pipeline: str = "__default__", *, env: str = "test", **params: Any) -> None:
@@ -15,5 +36,6 @@ def run_project(root: Path, pipeline: str = "__default__", *, env: str = "test",
     from kedro.framework.startup import bootstrap_project
 
     bootstrap_project(PROJECT)
+    give_store(root)
     with KedroSession.create(PROJECT, env=env, runtime_params={"root": str(root), **params}) as session:
         session.run(pipeline_names=[pipeline])

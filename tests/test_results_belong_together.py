@@ -45,6 +45,7 @@ def results(root: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_table_says_what_it_was_made_from(finished: Path, awkward_tissue: Path) -> None:
     tissue = hashlib.sha256(awkward_tissue.read_bytes()).hexdigest()
     model = digest(finished / "data/06_models/awkward/model")

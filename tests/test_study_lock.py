@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions import PROJECT, run_project
+from sessions import PROJECT, give_store, run_project
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock, end_killed_runs
 from tissue_crosstalk.tracking_store import make_store
@@ -35,9 +35,7 @@ time.sleep(600)
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    address = f"sqlite:///{tmp_path}/mlflow.db"
-    make_store(address)
-    return address
+    return give_store(tmp_path)
 
 
 def held(folder: Path, uri: str) -> tuple[subprocess.Popen[str], str]:
@@ -75,6 +73,7 @@ def test_another_process_is_kept_out_until_it_ends(tmp_path: Path, uri: str, cap
     assert not (tmp_path / "embryo.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_any_study_is_ended(tmp_path: Path, uri: str) -> None:
     process, run_id = held(tmp_path, uri)
     process.kill()
@@ -120,9 +119,11 @@ def test_a_link_in_the_place_of_a_note_is_not_written_through(tmp_path: Path, ur
     assert victim.read_text() == "mine"
 
 
-def test_a_store_is_made_once_and_whole(tmp_path: Path, uri: str) -> None:
+def test_a_store_is_made_once_and_whole(tmp_path: Path) -> None:
     import mlflow
 
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    make_store(uri)
     run_id = mlflow.MlflowClient(uri).create_run("0").info.run_id
     make_store(uri)
     assert status(uri, run_id) == "RUNNING"  # the one that is there is left alone

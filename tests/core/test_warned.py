@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("tissue_crosstalk.test")
 
 
 def warn_in_both_ways(*, divisor: int = 1) -> list[str]:
-    with pytest.warns(UserWarning, match="by warnings"), collected(LOGGER) as messages:
+    with collected(LOGGER) as messages:
         logging.getLogger("tissue_crosstalk.test.inner").warning("by %s", "logging")
         LOGGER.info("not a warning")
         warnings.warn("by warnings", stacklevel=1)
@@ -29,7 +29,8 @@ def warn_in_both_ways(*, divisor: int = 1) -> list[str]:
 
 
 def test_warnings_of_both_kinds_are_collected_and_told_as_ever(caplog: pytest.LogCaptureFixture) -> None:
-    messages = warn_in_both_ways()
+    with pytest.warns(UserWarning, match="by warnings"):
+        messages = warn_in_both_ways()
     assert messages == ["by logging", "by warnings"]
     assert "by logging" in caplog.text
     LOGGER.warning("afterwards")
@@ -40,7 +41,7 @@ def test_warnings_of_both_kinds_are_collected_and_told_as_ever(caplog: pytest.Lo
 
 
 def test_an_error_goes_through_and_what_was_warned_of_before_is_told() -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.warns(UserWarning, match="by warnings"), pytest.raises(ZeroDivisionError):
         warn_in_both_ways(divisor=0)
 
 

@@ -226,6 +226,7 @@ FIGURES: dict[str, Callable[[list[str]], Figure]] = {
 SOME = ("attention_summary", "head_profile", "interaction_network")
 """Figures that name those types alone of which they have something to say."""
 MAPS = ("attention_map", "hub_map")
+QUICK = ("attention_matrix", "attention_summary", "hub_composition", "hub_sizes", "interaction_network")
 
 
 def drawn(figure: Figure) -> list[str]:
@@ -235,7 +236,9 @@ def drawn(figure: Figure) -> list[str]:
     return [" ".join(text.get_text().split()) for text in texts if text.get_text()]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FIGURES]
+)
 def test_names_are_drawn_literally(name: str, tmp_path: Path) -> None:
     """Twenty-five at once: nothing warns or fails, nothing is hidden, and the SVG is one."""
     figures = [FIGURES[name](TYPES)]

@@ -274,6 +274,7 @@ class TestSaving:
             alone = save_figure(small_figure(), tmp_path / f"alone{suffix}").read_bytes()
             assert {(tmp_path / "all" / f"{name}{suffix}").read_bytes() for name in "ab"} == {alone}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cores", [1, 2, 3])
     def test_other_processes_write_the_same_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
@@ -310,7 +311,7 @@ class TestSaving:
         assert len(list((tmp_path / "all").iterdir())) == 24
         assert {(tmp_path / str(number)).read_text() for number in range(24)} == {str(os.getpid())}
 
-    @pytest.mark.parametrize("how", ["dies at once", "cannot be started"])
+    @pytest.mark.parametrize("how", ["dies at once", pytest.param("cannot be started", marks=pytest.mark.slow)])
     def test_without_the_other_processes_all_is_drawn_here(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
@@ -328,6 +329,7 @@ class TestSaving:
         assert len(list((tmp_path / "all").iterdir())) == 24
         assert {(tmp_path / str(number)).read_text() for number in range(24)} == {str(os.getpid())}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("failing", [0, 12, 23])
     def test_no_process_is_left_where_drawing_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
