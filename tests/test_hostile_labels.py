@@ -261,7 +261,7 @@ def test_a_run_on_hostile_names(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert "\x1b]0;title" not in printed
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", "root"]
     assert {entry.name for entry in root.iterdir()} <= {"data", "mlflow.db", "mlruns"}
-    assert {study.name for study in (root / "data").glob("*/*")} == {"hostile"}
+    assert {study.name for study in (root / "data").glob("0*/*")} == {"hostile"}
     reports = root / "data" / "08_reporting" / "hostile"
     assert len(list((reports / "attention_summaries").glob("vanilla_*.png"))) == len(HOSTILE_TYPES)
     for svg in reports.rglob("*.svg"):

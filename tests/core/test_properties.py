@@ -368,6 +368,8 @@ def sections_are_independent(case: Made) -> None:
     whole = found(case)
     for section in np.unique(case.sections):
         own = np.flatnonzero(case.sections == section)
+        if len({*case.labels[own].tolist()}) < 2:  # alone, it would be refused
+            continue
         alone = found(case, cells=own)
         assert_same(alone, whole, alone.cells.names.tolist())
 
@@ -760,4 +762,4 @@ def test_property(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_property_of_many(name: str) -> None:
-    look_at(PROPERTIES[name], PROPERTIES[name].n_slow)
+    look_at(PROPERTIES[name], max(PROPERTIES[name].n_slow // 6, 10))

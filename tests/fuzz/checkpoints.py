@@ -578,6 +578,7 @@ def fuzz(n_inputs: int, seed: int, keep: Path | None) -> Outcome:
         watch = Watch(folder)
         for encoding in (
             "raw_unicode_escape",
+            "unicode_escape",
             "latin-1",
             "cp437",
             "ascii",
