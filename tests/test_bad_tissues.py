@@ -1130,17 +1130,12 @@ TOUCHING = "all edges shorter than max_distance fall in one bin"
 BARELY = "the model predicts held-out cells barely better than their types' means"
 WHOLE_RUNS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("two cells of a type", {}, ()),
-    ("one cell of a type", {}, ()),
     ("a section of one cell, padded", {**SECTIONS, **PADDED}, ()),
-    ("a section of one type, padded", {**SECTIONS, **PADDED}, ()),
     ("more neighbors than cells, padded", PADDED, ()),
     ("zeros as logarithms", LOG, (BARELY,)),
-    ("one gene is the same in all cells", {}, ()),
     ("one gene", {}, ("11 of 60 cells have no count at all",)),
     ("all at one place", {}, (SAME_PLACES.format(59), TOUCHING)),
-    ("a very long type", {}, ()),
     ("a type that is HTML", {}, ()),
-    ("one type in two cases", {}, (ALIKE.format("'T cell', 't cell'"),)),
     ("counts where logarithms are expected", LOG, (LIKE_COUNTS,)),
     ("radii in another unit", {"radius_key": "radius"}, ("radii of column 'radius' of obs", TOUCHING)),
 ]
