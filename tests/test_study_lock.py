@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from sessions import PROJECT, give_store, run_project
-from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.errors import OutputError, ResultError
 from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock, end_killed_runs
 from tissue_crosstalk.tracking_store import make_store
 
@@ -129,6 +130,36 @@ def test_a_store_is_made_once_and_whole(tmp_path: Path) -> None:
     assert status(uri, run_id) == "RUNNING"  # the one that is there is left alone
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
     make_store("http://nowhere.invalid")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///:memory:", "sqlite:///other.db?timeout=30", "sqlite:///", "file:mlruns"])
+def test_what_is_no_plain_file_of_a_store_is_left_to_mlflow(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(uri)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_of_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store("sqlite:///deep/team.db")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["team.db"]
+
+
+def test_a_lock_that_cannot_be_noted_is_let_go(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, in a process that lives on."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OutputError, match="Make room on that disk"):
+            StudyLock(tmp_path, "embryo", Process.this(uri)).acquire()
+    lock = StudyLock(tmp_path, "embryo", Process.this(uri))
+    lock.acquire()
+    lock.release()
 
 
 # --- Real runs

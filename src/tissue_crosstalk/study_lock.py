@@ -108,13 +108,17 @@ class StudyLock:
             )
         self._handle = handle
         _held[self._path] = self._process
-        if is_locked:
-            _end_killed(_read(handle), self._study)
-        text = json.dumps(asdict(self._process)).encode()
-        with writing(self._path):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, text, 0)
-        end_killed_runs(self._folder)
+        try:
+            if is_locked:
+                _end_killed(_read(handle), self._study)
+            text = json.dumps(asdict(self._process)).encode()
+            with writing(self._path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, text, 0)
+            end_killed_runs(self._folder)
+        except BaseException:  # or this process, such as a notebook's, would keep itself out
+            self.release()
+            raise
 
     def release(self, *, ended: bool = True) -> None:
         """Let others in; unless the run has `ended` in MLflow, too, the next one is left to end it."""

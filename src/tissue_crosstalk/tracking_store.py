@@ -29,8 +29,9 @@ def make_store(uri: str) -> None:
     OutputError
         If the folder cannot be written.
     """
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or path.exists():
+    path = Path(uri.removeprefix(SQLITE)).absolute()
+    # What follows a question mark is for the driver; a store in memory is no file.
+    if not uri.startswith(SQLITE) or "?" in uri or path.name in ("", ":memory:") or path.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -38,7 +39,7 @@ def make_store(uri: str) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]  # MLflow has no types there
                 f"{SQLITE}{unfinished}", (path.parent / "mlruns").as_uri()
             )
             store.engine.dispose()
