@@ -29,7 +29,7 @@ from kedro.io import DatasetError
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from sessions import PROJECT
+from sessions import PROJECT, give_store
 from tissue_crosstalk import AttentionModule, train_model
 from tissue_crosstalk.core.errors import CrosstalkError, NeighborError, TissueError
 from tissue_crosstalk.core.files import Workspace
@@ -1076,8 +1076,10 @@ def saved_model(model: CrosstalkModel, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs, each with a study of its own: a new MLflow store takes seconds."""
-    return tmp_path_factory.mktemp("runs")
+    """The folder of all runs: a new MLflow store takes seconds, and whichever run comes first would log its making."""
+    root = tmp_path_factory.mktemp("runs")
+    give_store(root)
+    return root
 
 
 def kedro_run(root: Path, pipeline: str, params: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
