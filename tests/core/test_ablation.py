@@ -7,10 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from naive import GOLDEN, golden, made_tissue, naive_diff, naive_network, random_network, random_tissue
+from naive import (
+    GOLDEN,
+    golden,
+    layer_norm,
+    made_tissue,
+    naive_diff,
+    naive_network,
+    naive_query,
+    naive_value,
+    naive_weights,
+    random_network,
+    random_tissue,
+)
 
 from tissue_crosstalk.core import ablation as ablation_module
-from tissue_crosstalk.core.ablation import ablate_senders
+from tissue_crosstalk.core.ablation import ALL_HEADS, SenderGroups, ablate, ablate_senders
 from tissue_crosstalk.core.attention import predict
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
@@ -197,3 +209,170 @@ def test_unknown_types_are_refused(
 def test_too_small_shards_are_refused(case: tuple[CrossAttentionNetwork, PreparedTissue, Neighbors]) -> None:
     with pytest.raises(ParameterError, match="cells_per_shard must be at least 1"):
         ablate_senders(*case, PAIRS, cells_per_shard=0)
+
+
+# --- All senders, heads and genes in one pass
+
+
+def naive_ablation(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receiver: int,
+    silent: np.ndarray,
+    head: int = ALL_HEADS,
+) -> dict[str, np.ndarray]:
+    """Return the published measures, (gene,), from two predictions of every receiver; `silent` are the masked cells."""
+    weights, s = naive_weights(network), network.settings
+    expression = tissue.expression.toarray().astype(float)
+    patterns = naive_network(network, expression, tissue.labels, neighbors.idx, neighbors.dist).patterns
+    cells = np.flatnonzero(tissue.labels == receiver)
+    predicted = np.zeros((2, len(cells), expression.shape[1]))
+    for place, cell in enumerate(cells):
+        query = naive_query(weights, s, receiver).reshape(-1)
+        for masked in (0, 1):
+            heard = np.zeros(s.n_embed)
+            for slot, row in enumerate(neighbors.idx[cell]):
+                if row < 0 or (masked and silent[row]):
+                    continue
+                value = naive_value(weights, s, expression[row])[2]
+                for number in range(s.n_heads):
+                    if head in (ALL_HEADS, number):
+                        said = weights["attention_layer.W_O"][:, number] @ value[number]
+                        heard += patterns[number, cell, slot] * said
+            out = layer_norm(weights, "attention_layer.norm_o", heard + query)
+            predicted[masked, place] = weights["ct_profiles"][receiver] + weights["linear_head.weight"] @ out
+    x, (whole, without) = expression[cells], predicted
+    z_value = np.zeros(x.shape[1])
+    for gene in range(x.shape[1]):
+        size = np.abs(whole - without)[:, gene]
+        if size.std() > 1e-12 and x[:, gene].std() > 0:
+            r = np.corrcoef(size, x[:, gene])[0, 1]
+            z_value[gene] = r * np.sqrt(len(cells) - 2) / np.sqrt(1 - r**2)
+    return {
+        "ablation": ((without - x) ** 2 - (whole - x) ** 2).mean(axis=0),
+        "diff": (whole - without).mean(axis=0),
+        "z_value": z_value,
+    }
+
+
+def test_every_sender_and_head_equals_the_formulas(
+    case: tuple[CrossAttentionNetwork, PreparedTissue, Neighbors],
+) -> None:
+    network, tissue, neighbors = case
+    found = ablate(network, tissue, neighbors)
+    assert found.heads == (ALL_HEADS, 0, 1)
+    assert found.n_receivers.tolist() == [8, 8, 8]
+    for receiver in range(3):
+        cells = tissue.labels == receiver
+        for sender in range(3):
+            silent = tissue.labels == sender
+            has = silent[neighbors.idx[cells]] & (neighbors.idx[cells] >= 0)
+            assert found.n_hearing[receiver, sender] == np.count_nonzero(has.any(axis=1))
+            for place, head in enumerate(found.heads):
+                naive = naive_ablation(network, tissue, neighbors, receiver, silent, head)
+                for name, values in naive.items():
+                    np.testing.assert_allclose(
+                        getattr(found, name)[place, receiver, sender], values, rtol=2e-4, atol=2e-5, err_msg=name
+                    )
+    assert np.abs(found.z_value).max() > 1
+
+
+def test_published_answers_of_all_heads_and_of_one() -> None:
+    """To 1e-5, or what is left of the published package's single precision where effects are small beside it."""
+    known = golden()
+    with np.load(GOLDEN / "interpretation.npz", allow_pickle=False) as stored:
+        published = {name: stored[name] for name in stored.files}
+    found = ablate(known.model.network, known.tissue, known.neighbors, receivers=[str(published["receiver"])])
+    assert found.groups == tuple(published["types"].tolist())
+    measures = {
+        "ablation": found.ablation,
+        "diff": found.diff,
+        "z_value": found.z_value,
+        "nl10_pval": -np.log10(np.maximum(found.p_values(), 1e-8)),
+        "nl10_pval_adj": -np.log10(np.maximum(found.q_values(), 1e-8)),
+    }
+    for what, head in (("all", ALL_HEADS), ("head1", 1)):
+        diff = np.abs(published[f"ablation_{what}_diff"])
+        for name, values in measures.items():
+            mine = values[found.heads.index(head), 0]
+            other = published[f"ablation_{what}_{name}"]
+            small = 3e-7 if name in ("ablation", "diff") else 3e-5
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=small, err_msg=f"{what} {name}")
+            # 1e-5 of a prediction of about 1 is 1e-7 in single precision, and so is a correlation near 0.
+            clear = (diff > 0.02) & ((np.abs(other) > 1) | (name in ("ablation", "diff")))
+            assert clear.sum() >= 8
+            np.testing.assert_allclose(mine[clear], other[clear], rtol=1e-5, atol=2e-6, err_msg=f"{what} {name}")
+
+
+def test_a_list_of_cells_is_masked(case: tuple[CrossAttentionNetwork, PreparedTissue, Neighbors]) -> None:
+    network, tissue, neighbors = case
+    rows = np.array([0, 5, 11, 17, 3])
+    silent = np.isin(np.arange(tissue.n_cells), rows)
+    found = ablate(network, tissue, neighbors, groups=SenderGroups.of_cells(tissue.n_cells, rows), by_head=False)
+    assert found.diff.shape == (1, 3, 1, 6)
+    for receiver in range(3):
+        naive = naive_ablation(network, tissue, neighbors, receiver, silent)
+        assert np.abs(naive["diff"]).max() > 1e-3
+        for name, values in naive.items():
+            np.testing.assert_allclose(getattr(found, name)[0, receiver, 0], values, rtol=2e-4, atol=2e-5)
+
+
+def test_equal_effects_in_all_receivers_have_no_correlation() -> None:
+    """Two receivers at the same distance of the same sender: what differs is rounding."""
+    tissue = made_tissue(
+        [[0, 0], [5, 0], [10, 0], [200, 0], [205, 0], [210, 0]],
+        [0, 1, 0, 0, 1, 0],
+        expression=[[1, 0], [3, 1], [0, 2], [4, 4], [3, 1], [2, 5]],
+    )
+    found = ablate(random_network(2, 2), tissue, find_neighbors(tissue, 1))
+    assert (np.abs(found.diff[:, 0, 1]) > 1e-4).any()
+    assert (found.z_value[:, 0, 1] == 0).all()
+    assert (found.p_values()[:, 0, 1] == 0.5).all()
+
+
+@pytest.mark.parametrize("n_shards", [3, 17])
+def test_all_of_it_is_the_same_whatever_the_shards(n_shards: int) -> None:
+    tissue = random_tissue(4, n_cells=ROW_BLOCK + 300, n_types=4, n_sections=2)
+    case = random_network(6, 4), tissue, find_neighbors(tissue, 8)
+    whole = ablate(*case, cells_per_shard=tissue.n_cells)
+    sharded = ablate(*case, cells_per_shard=-(-tissue.n_cells // n_shards))
+    assert (sharded.n_hearing == whole.n_hearing).all()
+    for name in ("ablation", "diff", "z_value"):
+        np.testing.assert_allclose(getattr(sharded, name), getattr(whole, name), rtol=1e-4, atol=2e-5)
+
+
+def test_table_of_a_tissue_with_a_type_that_is_gone(
+    case: tuple[CrossAttentionNetwork, PreparedTissue, Neighbors],
+) -> None:
+    _, tissue, neighbors = case
+    tissue = replace(tissue, cell_types=("A", "B", "C", "gone"))
+    found = ablate(random_network(6, 4), tissue, neighbors, receivers=["gone", "C"])
+    assert np.isnan(found.diff[:, 0]).all()
+    table = found.table()
+    assert set(table["receiver"]) == {"C"}
+    assert set(table["sender"]) == {"A", "B"}
+    assert len(table) == 2 * 3 * 6
+    row = table[(table["sender"] == "B") & (table["head_idx"] == 1) & (table["gene"] == "gene4")].iloc[0]
+    assert row["diff"] == found.diff[2, 1, 1, 4]
+    assert row["q_value"] >= row["p_value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": SenderGroups(("x",), np.zeros(3, dtype=int))}, "a code for each of the 24 cells. Got 3"),
+        ({"receivers": ["D"]}, "no cell type 'D' to ablate"),
+        ({"cells_per_shard": 0}, "cells_per_shard must be at least 1"),
+    ],
+)
+def test_arguments_that_contradict_the_tissue_are_refused(
+    case: tuple[CrossAttentionNetwork, PreparedTissue, Neighbors], change: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ParameterError, match=words):
+        ablate(*case, **change)
+
+
+def test_cells_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ParameterError, match=r"rows from 0 to 4\. Got '-1', '9' instead"):
+        SenderGroups.of_cells(5, np.array([1, -1, 9]))

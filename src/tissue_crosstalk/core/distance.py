@@ -34,8 +34,8 @@ from numpy.typing import ArrayLike, NDArray
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError, ResultError, is_number, listing
 
-RECEIVER: Final = "receiver"
-SENDER: Final = "sender"
+RECEIVER: Final = terms.RECEIVER
+SENDER: Final = terms.SENDER
 DISTANCE_BIN: Final = "distance_bin"
 MEAN: Final = "mean"
 SD: Final = "sd"

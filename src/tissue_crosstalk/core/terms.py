@@ -19,6 +19,11 @@ POSITION: Final = "position"
 SECTION: Final = "section"
 COORDINATES: Final = ("x", "y", "z")
 
+# Columns of the tables of interactions.
+RECEIVER: Final = "receiver"
+SENDER: Final = "sender"
+GENE: Final = "gene"
+
 # Columns of the table of sender norms (see flavors.py).
 VALUE_NORM: Final = "value_norm"
 INFO_NORM: Final = "info_norm"
