@@ -82,6 +82,20 @@ def train_model(
     ------
     CrosstalkError
         If the tissue does not hold what is needed, or training fails; the message says what to do.
+
+    Examples
+    --------
+    A small network and two epochs, for the sake of the example; `adata` is a tissue:
+
+    >>> from tissue_crosstalk import train_model
+    >>> from tissue_crosstalk.core.network_settings import NetworkSettings
+    >>> from tissue_crosstalk.core.training_settings import TrainingSettings
+    >>> network = NetworkSettings(n_heads=2, n_head_size=4, n_query_embed_hidden=16, n_nn_embed_hidden=16)
+    >>> model = train_model(adata, n_neighbors=10, network=network, settings=TrainingSettings(max_epochs=2))
+    >>> model.cell_types
+    ('type A', 'type B', 'type C')
+    >>> model.n_neighbors
+    10
     """
     from tissue_crosstalk.core import training
     from tissue_crosstalk.core.model import TissueKeys as Keys
@@ -121,10 +135,14 @@ class AttentionModule:
 
     Examples
     --------
-    >>> from tissue_crosstalk import AttentionModule, load_model
-    >>> model = load_model("data/06_models/demo/model")  # doctest: +SKIP
-    >>> attention = AttentionModule.compute(model, adata)  # doctest: +SKIP
-    >>> attention.with_flavor("gene-weighted").compute_communication_hubs()  # doctest: +SKIP
+    Of a model, from :func:`train_model` or :func:`load_model`, and a tissue of 200 cells:
+
+    >>> from tissue_crosstalk import AttentionModule
+    >>> attention = AttentionModule.compute(model, adata)
+    >>> attention.attention_patterns.shape  # a row for each of two heads and 200 cells; ten neighbors and three more
+    (400, 13)
+    >>> hubs = attention.with_flavor("gene-weighted").compute_communication_hubs(n_clusters=2)
+    >>> figure = attention.plot_attention_matrix()
     """
 
     flavor: str
@@ -175,6 +193,17 @@ class AttentionModule:
         ------
         CrosstalkError
             If there is no tissue, it does not fit the model, or a parameter is out of range.
+
+        Examples
+        --------
+        Of a model and its tissue, all cells, and three of them:
+
+        >>> attention = AttentionModule.compute(model, adata)
+        >>> attention.attention.shape == (2, adata.n_obs, 10)  # (head, cell, neighbor)
+        True
+        >>> few = AttentionModule.compute(model, adata, indices=[7, 3, 5])
+        >>> few.attention_patterns["cell_idx"].tolist()
+        ['cell007', 'cell003', 'cell005', 'cell007', 'cell003', 'cell005']
         """
         from tqdm import tqdm
 
@@ -274,6 +303,12 @@ class AttentionModule:
         ------
         ParameterError
             If there is no such flavor.
+
+        Examples
+        --------
+        >>> weighted = attention.with_flavor("gene-weighted")
+        >>> weighted.flavor, attention.flavor
+        ('gene-weighted', 'vanilla')
         """
         check_flavors([flavor])
         return dataclasses.replace(self, flavor=flavor)
@@ -331,6 +366,13 @@ class AttentionModule:
         ------
         ResultError
             If it does not hold the tables of one attention.
+
+        Examples
+        --------
+        >>> attention.save(tmp_path / "attention")
+        >>> loaded = AttentionModule.load(tmp_path / "attention")
+        >>> bool((loaded.attention == attention.attention).all())
+        True
         """
         folder = Path(path)
         if folder.suffix == ".csv":
@@ -450,6 +492,14 @@ class AttentionModule:
         ------
         ParameterError
             If a parameter is out of range, or more hubs are asked for than there are distinct compositions.
+
+        Examples
+        --------
+        >>> hubs = attention.compute_communication_hubs(n_clusters=2)
+        >>> list(hubs.columns)
+        ['type A', 'type B', 'type C', 'hub_cluster']
+        >>> sorted(hubs["hub_cluster"].unique().tolist())  # -1: no strong neighbor
+        [-1, 0, 1]
         """
         hubs = self.find_communication_hubs(
             attention_quantile_threshold,
@@ -549,6 +599,12 @@ class AttentionModule:
         ------
         ParameterError
             If the quantile is not at least 0 and below 1.
+
+        Examples
+        --------
+        >>> pairs = attention.attention_by_pair()
+        >>> bool((pairs["strong_share"] <= 1).all())
+        True
         """
         HubSettings(attention_quantile_threshold=attention_quantile_threshold)  # checks it
         n_types, labels = len(self.cells.cell_types), self.cells.labels

@@ -161,7 +161,9 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path
 
     Examples
     --------
-    >>> save_figure(figure, "out/attention.svg")  # doctest: +SKIP
+    >>> from matplotlib.figure import Figure
+    >>> save_figure(Figure(figsize=(1, 1)), tmp_path / "attention.svg").name
+    'attention.svg'
     """
     target = Path(path)
     _write(_rendered(figure, target, dpi), target)
