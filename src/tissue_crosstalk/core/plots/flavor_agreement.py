@@ -221,7 +221,7 @@ def _draw_rows(axes: Axes, values: NDArray[np.float64], *, with_all: bool) -> No
         axes.axvline(0.0, color=_GRAY, linewidth=0.6, zorder=1, label="_zero")
     for other in range(n_others):
         marker, fill, outline = _mark(other)
-        aside = (other - (n_others - 1) / 2) * _ASIDE / _ROW
+        aside = (other - (n_others - 1) / 2) * min(_ASIDE / _ROW, 0.7 / n_others)
         if with_all:
             axes.plot(
                 [values[0, other]] * 2, [aside, n_rows - 0.5], color=outline, linewidth=0.7, linestyle=(0, (1, 2)),
