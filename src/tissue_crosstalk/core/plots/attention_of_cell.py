@@ -129,7 +129,10 @@ def plot_attention_of_cell(
         neighbors=np.searchsorted(around, used).astype(np.int64),
     )
     title = f"Attention of {shorten(name) if name else 'a cell'}, which is {shorten(str(types[index_cell]))} ({flavor})"
-    caption = f"lines to its {len(used):,} neighbor{'' if len(used) == 1 else 's'} are as wide as its attention to them"
+    if len(used) == 1:
+        caption = "the line to its only neighbor is as wide as its attention to it"
+    else:
+        caption = f"lines to its {len(used):,} neighbors are as wide as its attention to them"
     if flavor == terms.VANILLA:
         caption += "; what a head lacks to 1 in all goes to no neighbor"
     with figure_style():
