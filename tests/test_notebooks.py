@@ -125,7 +125,6 @@ def execute(notebook: NotebookNode, folder: Path, **variables: str) -> None:
             **{name: value for name, value in os.environ.items() if not name.startswith(("CROSSTALK_", "MLFLOW_"))},
             "IPYTHONDIR": private,
             "JUPYTER_RUNTIME_DIR": private,
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", private),
             **variables,
         }
         kernel = OwnKernel(f"{private}/kernel.json")
