@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint unit real audit viz ui
+.PHONY: help install run test lint unit real audit viz lab ui
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -46,6 +46,9 @@ audit: $(INSTALLED)  ## Known vulnerabilities of the dependencies, where they ca
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run
+
+lab: $(INSTALLED)  ## Open the notebooks in JupyterLab (ARGS="--port 8890 --no-browser")
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_a_first_look.ipynb $(ARGS)
 
 ui: $(INSTALLED)  ## Look at the runs in a browser (ARGS="--port 5001 --no-browser")
 	$(BIN)/python -m tissue_crosstalk.ui $(ARGS)

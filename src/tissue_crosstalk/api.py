@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE = 20_000
 DESCRIPTION_FILE = "attention.json"
+SCREEN_DPI = 100
+"""Dots per inch at which a notebook shows figures; their files have twice as many."""
 FOLDERS = (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS, terms.SENDER_NORMS, terms.CELLS)
 
 
@@ -667,6 +669,79 @@ class AttentionModule:
         )
         return _shown(figure, show=show)
 
+    def plot_attention_of_cell(
+        self,
+        cell: str | int,
+        sel_head: int | None = None,
+        *,
+        distance_unit: str = "",
+        palette: str | Sequence[str] | Mapping[str, str] | None = None,
+        show: bool = True,
+    ) -> Figure:
+        """Draw one cell in the tissue, with lines to its neighbors that are as wide as its attention to them.
+
+        Parameters
+        ----------
+        cell
+            Name of the cell, or its position in the tissue.
+        sel_head
+            One head alone; None: a panel for each.
+        distance_unit
+            Unit of the coordinates, such as "µm"; empty if unknown.
+        palette, show
+            As of :meth:`plot_attention_summary`.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such cell or head, or the cell's attention was not computed.
+        """
+        from tissue_crosstalk.core.plots.attention_of_cell import plot_attention_of_cell
+        from tissue_crosstalk.core.plots.attention_summary import check_head
+
+        check_head(len(self._patterns), sel_head)
+        heads = list(range(len(self._patterns))) if sel_head is None else [sel_head]
+        row = self._row(cell)
+        position = int(self.receivers[row])
+        figure = plot_attention_of_cell(
+            self.cells.coordinates,
+            np.array(self.cells.cell_types, dtype=object)[self.cells.labels],
+            position,
+            self._nn_idx[row],
+            self.attention[heads, row],
+            self._palette(palette),
+            name=str(self.cells.names[position]),
+            heads=heads,
+            section=self.cells.sections,
+            flavor=self.flavor,
+            distance_unit=distance_unit,
+        )
+        return _shown(figure, show=show)
+
+    def _row(self, cell: str | int) -> int:
+        """Return the row of a receiver, given by name or by position in the tissue."""
+        if isinstance(cell, str):
+            found = np.flatnonzero(self.cells.names == cell)
+            if not len(found):
+                raise ParameterError(
+                    f"there is no cell {cell!r} in this tissue. The first of its {len(self.cells.names)} cells is "
+                    f"{self.cells.names[0]!r}."
+                )
+            position = int(found[0])
+        elif is_whole(cell):
+            position = int(cell)
+        else:
+            raise ParameterError(
+                f"cell must be the name of a cell, or its position (an integer). Got {cell!r} instead."
+            )
+        rows = np.flatnonzero(self.receivers == position)
+        if not len(rows):
+            raise ParameterError(
+                f"attention of cell {cell!r} was not computed: it is none of the {len(self.receivers)} receivers. "
+                "Choose another cell, or compute the attention with it among indices."
+            )
+        return int(rows[0])
+
     def _palette(self, palette: str | Sequence[str] | Mapping[str, str] | None) -> Mapping[str, str]:
         from tissue_crosstalk.core.plots.style import cell_type_palette
 
@@ -734,13 +809,22 @@ def _shown(figure: Figure, *, show: bool) -> Figure:
     return figure
 
 
-def _display(figures: Any) -> None:
+def _display(figures: Iterable[Figure]) -> None:
     """Show figures where there is a notebook; elsewhere they are returned only."""
     try:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
     except ImportError:
         return
-    if get_ipython() is not None:  # type: ignore[no-untyped-call]  # IPython has no types
-        for figure in figures:
-            display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
+    if get_ipython() is None:  # type: ignore[no-untyped-call]  # IPython has no types
+        return
+    from tissue_crosstalk.core.plots.style import png_of
+
+    for figure in figures:
+        # As PNG: of a figure that pyplot did not make, a notebook shows the name alone before "%matplotlib inline".
+        width, height = (round(float(length) * SCREEN_DPI) for length in figure.get_size_inches())
+        display(  # type: ignore[no-untyped-call]  # IPython has no types
+            {"image/png": png_of(figure), "text/plain": repr(figure)},
+            raw=True,
+            metadata={"image/png": {"width": width, "height": height}},
+        )

@@ -247,6 +247,15 @@ def _pixels(figure: Figure, dpi: int) -> Image.Image:
     return pixels
 
 
+def png_of(figure: Figure) -> bytes:
+    """Return the content of the PNG file that :func:`save_figure` would write of a figure."""
+    with figure_style():
+        pixels = _pixels(figure, PNG_DPI)
+    content = io.BytesIO()
+    pixels.save(content, format="png", dpi=pixels.info["dpi"], **_PNG_COMPRESSION)
+    return content.getvalue()
+
+
 def _write(content: Image.Image | bytes, target: Path) -> None:
     """Write what :func:`_rendered` returned."""
     with whole_file(target) as unfinished:
