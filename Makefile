@@ -32,8 +32,8 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A file's tests stay together: they share their runs of the project.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share their runs of the project. tests/conftest.py has the longest files first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 unit: $(INSTALLED)  ## The tests but for the slow, the browser's and the real-data ones, which CI runs as well
 	$(PYTEST) $(if $(CI),,-m "not slow and not browser and not real_data") $(ARGS)

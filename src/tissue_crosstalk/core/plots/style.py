@@ -128,7 +128,12 @@ def quick_collection() -> Iterator[None]:
 
     A figure is thousands of objects in cycles, so it takes the collector to free one; but each time it would go through
     all that the program holds besides, up to half of the time for drawing.
+
+    What is frozen already, by a program that does so itself or by such a block around this one, stays so.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
