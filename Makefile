@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint unit real audit viz ui
+.PHONY: help install run test lint unit real audit viz lab ui
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,8 +32,8 @@ lint: $(INSTALLED)  ## Ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A file's tests stay together: they share their runs of the project.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share their runs of the project. tests/conftest.py has the longest files first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 unit: $(INSTALLED)  ## The tests but for the slow, the browser's and the real-data ones, which CI runs as well
 	$(PYTEST) $(if $(CI),,-m "not slow and not browser and not real_data") $(ARGS)
@@ -46,6 +46,9 @@ audit: $(INSTALLED)  ## Known vulnerabilities of the dependencies, where they ca
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run
+
+lab: $(INSTALLED)  ## Open the notebooks in JupyterLab (ARGS="--port 8890 --no-browser")
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_a_first_look.ipynb $(ARGS)
 
 ui: $(INSTALLED)  ## Look at the runs in a browser (ARGS="--port 5001 --no-browser")
 	$(BIN)/python -m tissue_crosstalk.ui $(ARGS)

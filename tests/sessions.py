@@ -30,6 +30,26 @@ def give_store(root: Path) -> str:
     return f"sqlite:///{store}"
 
 
+def import_what_runs_import() -> None:
+    """Import what most runs do, so that processes which are forked after it do not each take seconds for it."""
+    import importlib
+
+    for name in (
+        "kedro.framework.cli.cli",
+        "kedro_mlflow.framework.hooks",
+        "IPython",  # as Kedro does
+        "mlflow.store.tracking.sqlalchemy_store",
+        "torch._dynamo",  # as optimizers do
+        "sklearn.cluster",
+        "matplotlib.pyplot",
+        "tissue_crosstalk.api",
+        "tissue_crosstalk.core.training",
+        "tissue_crosstalk.core.plots.style",
+        "tissue_crosstalk.datasets",
+    ):
+        importlib.import_module(name)
+
+
 def run_project(root: Path, pipeline: str = "__default__", *, env: str = "test", **params: Any) -> None:
     """Run a pipeline in a session of its own, as ``kedro run --pipelines=… --params=…`` does."""
     from kedro.framework.session import KedroSession

@@ -306,6 +306,48 @@ def test_pairs_are_drawn(module: AttentionModule) -> None:
     assert any("at least 25 %" in text.get_text() for text in chosen.texts)
 
 
+def test_one_cell_is_drawn(model: CrosstalkModel, adata: AnnData) -> None:
+    """By name or by position in the tissue, with the attention of its own row."""
+    from matplotlib.collections import LineCollection
+
+    some = AttentionModule.compute(model, adata, [10, 2, 300], flavor="value-weighted")
+    name = adata.obs_names[2]
+    figure: Any = some.plot_attention_of_cell(name, sel_head=1, distance_unit="µm", show=False)
+    (axes,) = figure.axes
+    (lines,) = [artist for artist in axes.collections if isinstance(artist, LineCollection)]
+    starts, ends = np.asarray(lines.get_segments()).transpose(1, 0, 2)
+    assert (starts == adata.obsm["spatial"][2]).all()
+    table = some.attention_patterns
+    row = slots(table[(table["cell_idx"] == name) & (table["head_idx"] == 1)])[0]
+    order = np.argsort(-row, kind="stable")
+    neighbors = adata.obs_names.get_indexer(some.nn_idxs.loc[name].to_numpy()[order])
+    np.testing.assert_array_equal(ends, adata.obsm["spatial"][neighbors])
+    widths = np.asarray(lines.get_linewidths())
+    np.testing.assert_allclose(widths, np.maximum(widths[0] * row[order] / row.max(), widths.min()), rtol=1e-5)
+    assert (
+        f"Attention of {name}, which is {adata.obs['cell_type'].iloc[2]} (value-weighted)" in figure.texts[0].get_text()
+    )
+    by_position: Any = some.plot_attention_of_cell(2, show=False)
+    assert len(by_position.axes) == len(table["head_idx"].unique())
+    assert by_position.texts[0].get_text() == figure.texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("cell", "sel_head", "message"),
+    [
+        ("nobody", None, "there is no cell 'nobody' in this tissue. The first of its 600 cells is"),
+        (3, None, "attention of cell 3 was not computed: it is none of the 2 receivers"),
+        (-1, None, "attention of cell -1 was not computed"),
+        (0.5, None, "cell must be the name of a cell, or its position"),
+        (10, 99, "`sel_head` must be None or lie between 0 and"),
+    ],
+)
+def test_wrong_cell(model: CrosstalkModel, adata: AnnData, cell: Any, sel_head: int | None, message: str) -> None:
+    some = AttentionModule.compute(model, adata, [10, 2])
+    with pytest.raises(ParameterError, match=message):
+        some.plot_attention_of_cell(cell, sel_head, show=False)
+
+
 def test_colors_are_used_also_where_the_tissue_lacks_a_type(model: CrosstalkModel, adata: AnnData) -> None:
     from tissue_crosstalk.core.summary import tissue_palette
 

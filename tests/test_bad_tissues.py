@@ -10,10 +10,8 @@ import dataclasses
 import gzip
 import html
 import logging
-import os
 import pickle
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,7 +27,8 @@ from kedro.io import DatasetError
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from sessions import PROJECT, give_store
+from commands import Kedro, kedro_command
+from sessions import give_store
 from tissue_crosstalk import AttentionModule, train_model
 from tissue_crosstalk.core.errors import CrosstalkError, NeighborError, TissueError
 from tissue_crosstalk.core.files import Workspace
@@ -1082,12 +1081,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def kedro_run(root: Path, pipeline: str, params: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+def arguments(root: Path, pipeline: str, params: Mapping[str, Any]) -> list[str]:
     given = ",".join(f"{name}={value}" for name, value in {"root": root, **params}.items())
-    command = [sys.executable, "-m", "kedro", "run", "--env=test", f"--pipelines={pipeline}", f"--params={given}"]
-    # Wide, so that no word is broken where a line ends.
-    environment = {**os.environ, "COLUMNS": "4000", "DO_NOT_TRACK": "1"}
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    return ["run", "--env=test", f"--pipelines={pipeline}", f"--params={given}"]
 
 
 def last_words(ended: subprocess.CompletedProcess[str]) -> str:
@@ -1097,12 +1093,15 @@ def last_words(ended: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in COMMANDS])
-def test_the_last_words_of_a_command(case: Command, root: Path, saved_model: Path, tmp_path: Path) -> None:
+def test_the_last_words_of_a_command(
+    case: Command, kedro: Kedro, root: Path, saved_model: Path, tmp_path: Path
+) -> None:
     written(changed(case.change), tmp_path / "tissue.h5ad")
     params = {"tissue": tmp_path / "tissue.h5ad", "study": "refused", "n_neighbors": N_NEIGHBORS, **case.params}
     if case.pipeline == "attention":
         params["model"] = saved_model
-    ended = kedro_run(root, case.pipeline, params)
+    # One is run from the very start.
+    ended = (kedro_command if case is COMMANDS[0] else kedro.run)(*arguments(root, case.pipeline, params))
     assert ended.returncode == 1
     assert last_words(ended) == case.words
     assert "above exception" not in ended.stderr  # one error, ours, and none that it came from
@@ -1113,11 +1112,11 @@ def test_the_last_words_of_a_command(case: Command, root: Path, saved_model: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["missing.h5ad", "text.h5ad", "both.h5mu"])
-def test_the_last_words_of_a_command_about_its_file(name: str, root: Path, tmp_path: Path) -> None:
+def test_the_last_words_of_a_command_about_its_file(name: str, kedro: Kedro, root: Path, tmp_path: Path) -> None:
     (case,) = (case for case in FILES if case.name == name)
     path = tmp_path / name
     case.make(path)
-    ended = kedro_run(root, "__default__", {"tissue": path, "study": "unread"})
+    ended = kedro.run(*arguments(root, "__default__", {"tissue": path, "study": "unread"}))
     assert ended.returncode == 1
     last = last_words(ended)
     assert last.startswith("DatasetError: ")
@@ -1145,13 +1144,15 @@ WHOLE_RUNS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "params", "heard"), WHOLE_RUNS, ids=[name for name, _, _ in WHOLE_RUNS])
-def test_a_whole_run(name: str, params: dict[str, Any], heard: tuple[str, ...], root: Path, tmp_path: Path) -> None:
+def test_a_whole_run(
+    name: str, params: dict[str, Any], heard: tuple[str, ...], kedro: Kedro, root: Path, tmp_path: Path
+) -> None:
     """Its tables are those of all cells, its report names all types, and what is warned of stands in both."""
     adata = changed(change_of(name))
     written(adata, tmp_path / "tissue.h5ad")
     study = f"whole {[other for other, _, _ in WHOLE_RUNS].index(name)}"
     given = {"tissue": tmp_path / "tissue.h5ad", "study": study, **SMALL, **params}
-    ended = kedro_run(root, "__default__", given)
+    ended = kedro.run(*arguments(root, "__default__", given))
     # Nothing else is said but of MLflow's new store.
     errors = [line for line in ended.stderr.splitlines() if "mlflow.store.db" not in line]
     assert (ended.returncode, errors) == (0, [])
@@ -1182,14 +1183,16 @@ def test_a_whole_run(name: str, params: dict[str, Any], heard: tuple[str, ...], 
 
 
 @pytest.mark.slow
-def test_another_unit_than_the_models_is_told_in_the_report(root: Path, saved_model: Path, tmp_path: Path) -> None:
+def test_another_unit_than_the_models_is_told_in_the_report(
+    kedro: Kedro, root: Path, saved_model: Path, tmp_path: Path
+) -> None:
     """Also of a model input that is used again."""
     written(changed(change_of("a thousand times the model's unit")), tmp_path / "tissue.h5ad")
     given = {"tissue": tmp_path / "tissue.h5ad", "model": saved_model, "study": "unit", **SMALL}
     report = root / "data/08_reporting/unit/report.html"
     for _ in range(2):
         report.unlink(missing_ok=True)
-        ended = kedro_run(root, "attention", given)
+        ended = kedro.run(*arguments(root, "attention", given))
         assert ended.returncode == 0
         page = html.unescape(report.read_text())
         for words in (ANOTHER_UNIT.format("1.02e+04"), "no edge is shorter than max_distance"):

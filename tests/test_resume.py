@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,20 @@ def test_a_run_that_was_interrupted_after_its_training_does_not_train_again(
     assert statuses(interrupted) == ["FAILED", "FINISHED"]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, awkward_keys: dict[str, Any]) -> Path:
+    """A finished training, which no test may change."""
+    root = tmp_path_factory.mktemp("trained")
+    run_project(root, "training", **awkward_keys)
+    return root
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["seed", "epochs", "keys", "model", "history"])
 def test_another_training_is_trained(
-    change: str, tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    change: str, trained: Path, tmp_path: Path, awkward_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_project(tmp_path, "training", **awkward_keys)
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     given: dict[str, Any] = {}
     if change == "seed":
         given = {"seed": 7}

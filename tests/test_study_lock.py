@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from sessions import PROJECT, give_store, run_project
+from commands import Begun, Kedro
+from sessions import give_store, run_project
 from tissue_crosstalk.core.errors import OutputError, ResultError
 from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock, end_killed_runs
 from tissue_crosstalk.tracking_store import make_store
@@ -167,12 +168,7 @@ def test_a_lock_that_cannot_be_noted_is_let_go(tmp_path: Path, uri: str, monkeyp
 
 def command(root: Path, **params: Any) -> list[str]:
     given = ",".join(f"{name}={value}" for name, value in {"root": root, **params}.items())
-    return [str(Path(sys.executable).with_name("kedro")), "run", "--pipelines=demo", "--env=test", f"--params={given}"]
-
-
-def environment() -> dict[str, str]:
-    """Return the environment without the store that MLflow has set there for a session of this process."""
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return ["run", "--pipelines=demo", "--env=test", f"--params={given}"]
 
 
 def statuses(root: Path) -> list[str]:
@@ -180,52 +176,50 @@ def statuses(root: Path) -> list[str]:
         return [found for (found,) in store.execute("select status from runs order by start_time")]
 
 
-def begun(root: Path, **params: Any) -> subprocess.Popen[bytes]:
+def begun(kedro: Kedro, root: Path, **params: Any) -> Begun:
     """Return a run that is at work."""
-    process = subprocess.Popen(
-        command(root, **params), cwd=PROJECT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    run = kedro.begin(*command(root, **params))
     note = root / LOCKS / "demo.json"
     while not (note.exists() and note.read_text()):
-        assert process.poll() is None
+        assert not run.ended()
         time.sleep(0.02)
-    return process
+    return run
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_and_the_first_ends(tmp_path: Path) -> None:
-    first = begun(tmp_path)
-    second = subprocess.run(
-        command(tmp_path), cwd=PROJECT, env=environment(), capture_output=True, text=True, check=False
-    )
+def test_a_second_run_is_refused_and_the_first_ends(kedro: Kedro, tmp_path: Path) -> None:
+    first = begun(kedro, tmp_path)
+    second = kedro.run(*command(tmp_path))
     assert second.returncode == 1
     last = second.stderr.strip().splitlines()[-1]
     assert last.startswith(f"ResultError: another run is at work in the study 'demo' (process {first.pid} on")
     assert "Traceback" not in second.stderr
-    assert first.wait() == 0
+    assert first.wait().returncode == 0
     assert statuses(tmp_path) == ["FINISHED"]  # the second has opened none
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
-def test_a_run_that_is_asked_to_end_says_so_in_mlflow(tmp_path: Path, ending: signal.Signals, code: int) -> None:
-    process = begun(tmp_path)
+def test_a_run_that_is_asked_to_end_says_so_in_mlflow(
+    kedro: Kedro, tmp_path: Path, ending: signal.Signals, code: int
+) -> None:
+    run = begun(kedro, tmp_path)
     while not statuses(tmp_path):
         time.sleep(0.02)
     time.sleep(1.0)
-    process.send_signal(ending)
-    assert process.wait(60) == code
+    os.kill(run.pid, ending)
+    assert run.wait().returncode == code
     assert statuses(tmp_path) == [KILLED]
     assert not (tmp_path / LOCKS / "demo.json").read_text()
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_is_killed_is_ended_by_the_next(tmp_path: Path) -> None:
-    process = begun(tmp_path)
+def test_a_run_whose_process_is_killed_is_ended_by_the_next(kedro: Kedro, tmp_path: Path) -> None:
+    run = begun(kedro, tmp_path)
     while not statuses(tmp_path):
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait().returncode == -signal.SIGKILL
     assert statuses(tmp_path) == ["RUNNING"]
     run_project(tmp_path, "simulation", study="elsewhere")
     assert statuses(tmp_path) == [KILLED, "FINISHED"]

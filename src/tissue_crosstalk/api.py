@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE = 20_000
 DESCRIPTION_FILE = "attention.json"
+SCREEN_DPI = 100
+"""Dots per inch at which a notebook shows figures; their files have twice as many."""
 FOLDERS = (terms.ATTENTION_PATTERNS, terms.NN_IDXS, terms.NN_DISTS, terms.SENDER_NORMS, terms.CELLS)
 
 
@@ -82,6 +84,20 @@ def train_model(
     ------
     CrosstalkError
         If the tissue does not hold what is needed, or training fails; the message says what to do.
+
+    Examples
+    --------
+    A small network and two epochs, for the sake of the example; `adata` is a tissue:
+
+    >>> from tissue_crosstalk import train_model
+    >>> from tissue_crosstalk.core.network_settings import NetworkSettings
+    >>> from tissue_crosstalk.core.training_settings import TrainingSettings
+    >>> network = NetworkSettings(n_heads=2, n_head_size=4, n_query_embed_hidden=16, n_nn_embed_hidden=16)
+    >>> model = train_model(adata, n_neighbors=10, network=network, settings=TrainingSettings(max_epochs=2))
+    >>> model.cell_types
+    ('type A', 'type B', 'type C')
+    >>> model.n_neighbors
+    10
     """
     from tissue_crosstalk.core import training
     from tissue_crosstalk.core.model import TissueKeys as Keys
@@ -121,10 +137,14 @@ class AttentionModule:
 
     Examples
     --------
-    >>> from tissue_crosstalk import AttentionModule, load_model
-    >>> model = load_model("data/06_models/demo/model")  # doctest: +SKIP
-    >>> attention = AttentionModule.compute(model, adata)  # doctest: +SKIP
-    >>> attention.with_flavor("gene-weighted").compute_communication_hubs()  # doctest: +SKIP
+    Of a model, from :func:`train_model` or :func:`load_model`, and a tissue of 200 cells:
+
+    >>> from tissue_crosstalk import AttentionModule
+    >>> attention = AttentionModule.compute(model, adata)
+    >>> attention.attention_patterns.shape  # a row for each of two heads and 200 cells; ten neighbors and three more
+    (400, 13)
+    >>> hubs = attention.with_flavor("gene-weighted").compute_communication_hubs(n_clusters=2)
+    >>> figure = attention.plot_attention_matrix()
     """
 
     flavor: str
@@ -175,6 +195,17 @@ class AttentionModule:
         ------
         CrosstalkError
             If there is no tissue, it does not fit the model, or a parameter is out of range.
+
+        Examples
+        --------
+        Of a model and its tissue, all cells, and three of them:
+
+        >>> attention = AttentionModule.compute(model, adata)
+        >>> attention.attention.shape == (2, adata.n_obs, 10)  # (head, cell, neighbor)
+        True
+        >>> few = AttentionModule.compute(model, adata, indices=[7, 3, 5])
+        >>> few.attention_patterns["cell_idx"].tolist()
+        ['cell007', 'cell003', 'cell005', 'cell007', 'cell003', 'cell005']
         """
         from tqdm import tqdm
 
@@ -274,6 +305,12 @@ class AttentionModule:
         ------
         ParameterError
             If there is no such flavor.
+
+        Examples
+        --------
+        >>> weighted = attention.with_flavor("gene-weighted")
+        >>> weighted.flavor, attention.flavor
+        ('gene-weighted', 'vanilla')
         """
         check_flavors([flavor])
         return dataclasses.replace(self, flavor=flavor)
@@ -331,6 +368,13 @@ class AttentionModule:
         ------
         ResultError
             If it does not hold the tables of one attention.
+
+        Examples
+        --------
+        >>> attention.save(tmp_path / "attention")
+        >>> loaded = AttentionModule.load(tmp_path / "attention")
+        >>> bool((loaded.attention == attention.attention).all())
+        True
         """
         folder = Path(path)
         if folder.suffix == ".csv":
@@ -450,6 +494,14 @@ class AttentionModule:
         ------
         ParameterError
             If a parameter is out of range, or more hubs are asked for than there are distinct compositions.
+
+        Examples
+        --------
+        >>> hubs = attention.compute_communication_hubs(n_clusters=2)
+        >>> list(hubs.columns)
+        ['type A', 'type B', 'type C', 'hub_cluster']
+        >>> sorted(hubs["hub_cluster"].unique().tolist())  # -1: no strong neighbor
+        [-1, 0, 1]
         """
         hubs = self.find_communication_hubs(
             attention_quantile_threshold,
@@ -549,6 +601,12 @@ class AttentionModule:
         ------
         ParameterError
             If the quantile is not at least 0 and below 1.
+
+        Examples
+        --------
+        >>> pairs = attention.attention_by_pair()
+        >>> bool((pairs["strong_share"] <= 1).all())
+        True
         """
         HubSettings(attention_quantile_threshold=attention_quantile_threshold)  # checks it
         n_types, labels = len(self.cells.cell_types), self.cells.labels
@@ -610,6 +668,79 @@ class AttentionModule:
             pairs, self._palette(palette), threshold=least, flavor=self.flavor, min_edges=min_edges
         )
         return _shown(figure, show=show)
+
+    def plot_attention_of_cell(
+        self,
+        cell: str | int,
+        sel_head: int | None = None,
+        *,
+        distance_unit: str = "",
+        palette: str | Sequence[str] | Mapping[str, str] | None = None,
+        show: bool = True,
+    ) -> Figure:
+        """Draw one cell in the tissue, with lines to its neighbors that are as wide as its attention to them.
+
+        Parameters
+        ----------
+        cell
+            Name of the cell, or its position in the tissue.
+        sel_head
+            One head alone; None: a panel for each.
+        distance_unit
+            Unit of the coordinates, such as "µm"; empty if unknown.
+        palette, show
+            As of :meth:`plot_attention_summary`.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such cell or head, or the cell's attention was not computed.
+        """
+        from tissue_crosstalk.core.plots.attention_of_cell import plot_attention_of_cell
+        from tissue_crosstalk.core.plots.attention_summary import check_head
+
+        check_head(len(self._patterns), sel_head)
+        heads = list(range(len(self._patterns))) if sel_head is None else [sel_head]
+        row = self._row(cell)
+        position = int(self.receivers[row])
+        figure = plot_attention_of_cell(
+            self.cells.coordinates,
+            np.array(self.cells.cell_types, dtype=object)[self.cells.labels],
+            position,
+            self._nn_idx[row],
+            self.attention[heads, row],
+            self._palette(palette),
+            name=str(self.cells.names[position]),
+            heads=heads,
+            section=self.cells.sections,
+            flavor=self.flavor,
+            distance_unit=distance_unit,
+        )
+        return _shown(figure, show=show)
+
+    def _row(self, cell: str | int) -> int:
+        """Return the row of a receiver, given by name or by position in the tissue."""
+        if isinstance(cell, str):
+            found = np.flatnonzero(self.cells.names == cell)
+            if not len(found):
+                raise ParameterError(
+                    f"there is no cell {cell!r} in this tissue. The first of its {len(self.cells.names)} cells is "
+                    f"{self.cells.names[0]!r}."
+                )
+            position = int(found[0])
+        elif is_whole(cell):
+            position = int(cell)
+        else:
+            raise ParameterError(
+                f"cell must be the name of a cell, or its position (an integer). Got {cell!r} instead."
+            )
+        rows = np.flatnonzero(self.receivers == position)
+        if not len(rows):
+            raise ParameterError(
+                f"attention of cell {cell!r} was not computed: it is none of the {len(self.receivers)} receivers. "
+                "Choose another cell, or compute the attention with it among indices."
+            )
+        return int(rows[0])
 
     def _palette(self, palette: str | Sequence[str] | Mapping[str, str] | None) -> Mapping[str, str]:
         from tissue_crosstalk.core.plots.style import cell_type_palette
@@ -678,13 +809,22 @@ def _shown(figure: Figure, *, show: bool) -> Figure:
     return figure
 
 
-def _display(figures: Any) -> None:
+def _display(figures: Iterable[Figure]) -> None:
     """Show figures where there is a notebook; elsewhere they are returned only."""
     try:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
     except ImportError:
         return
-    if get_ipython() is not None:  # type: ignore[no-untyped-call]  # IPython has no types
-        for figure in figures:
-            display(figure)  # type: ignore[no-untyped-call]  # IPython has no types
+    if get_ipython() is None:  # type: ignore[no-untyped-call]  # IPython has no types
+        return
+    from tissue_crosstalk.core.plots.style import png_of
+
+    for figure in figures:
+        # As PNG: of a figure that pyplot did not make, a notebook shows the name alone before "%matplotlib inline".
+        width, height = (round(float(length) * SCREEN_DPI) for length in figure.get_size_inches())
+        display(  # type: ignore[no-untyped-call]  # IPython has no types
+            {"image/png": png_of(figure), "text/plain": repr(figure)},
+            raw=True,
+            metadata={"image/png": {"width": width, "height": height}},
+        )

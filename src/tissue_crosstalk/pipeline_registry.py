@@ -5,7 +5,18 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from tissue_crosstalk.params import DEMO
-from tissue_crosstalk.pipelines import extraction, flavoring, hubs, recovery, reporting, simulation, training
+from tissue_crosstalk.pipelines import (
+    extraction,
+    flavoring,
+    hubs,
+    recovery,
+    reporting,
+    simulation,
+    training,
+)
+
+DEMO_BLOCKS = ("params:tissue_reading", "params:training")
+"""Parameters that a simulated tissue needs differently: in the demo they are ``demo.tissue_reading`` and so on."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -25,18 +36,17 @@ def register_pipelines() -> dict[str, Pipeline]:
         from_training + reporting.create_pipeline(trained=True, recovered=True), inputs={"tissue": "simulated_tissue"}
     )
     demo = Pipeline(
-        simulation.create_pipeline() + of_simulated + recovery.create_pipeline(),
-        namespace=DEMO,
-        # Only what a simulated tissue needs differently has parameters of its own (demo.tissue_reading, demo.training).
-        parameters={
-            f"params:{block}": f"params:{block}"
-            for block in ("simulation", "extraction", "flavoring", "hubs", "reporting", "cluster", "seed")
-        },
+        [
+            simulation.create_pipeline(),
+            of_simulated,
+            recovery.create_pipeline(),
+        ]
     )
+    shared = {name for name in demo.inputs() if name.startswith("params:")} - set(DEMO_BLOCKS)
     return {
         "__default__": whole,
         "attention": attention,
-        DEMO: demo,
+        DEMO: Pipeline(demo, namespace=DEMO, parameters=shared),
         "simulation": simulation.create_pipeline(),
         "training": training.create_pipeline(),
         "extraction": _of_existing_model(extraction.create_pipeline()),

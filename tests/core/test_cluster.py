@@ -31,7 +31,7 @@ from tissue_crosstalk.core.tissue_file import open_tissue
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of workers that were killed
 
 
-WORKERS = 3
+WORKERS = 2  # each takes seconds to start
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def own_cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def client(own_cluster: Any) -> Any:
-    """A client of three worker processes: one that an earlier test killed is waited for until it is back."""
+    """A client of worker processes: one that an earlier test killed is waited for until it is back."""
     own_cluster.wait_for_workers(WORKERS, timeout=60)
     return own_cluster
 

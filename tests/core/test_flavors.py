@@ -27,9 +27,10 @@ NORM_OF_FLAVOR = {
     terms.INFO_WEIGHTED: terms.INFO_NORM,
     terms.GENE_WEIGHTED: terms.GENE_NORM,
 }
+PUBLISHED = (terms.VANILLA, *NORM_OF_FLAVOR)
 
 
-@pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("flavor", PUBLISHED)
 def test_golden(flavor: str) -> None:
     known = golden()
     (shard,) = extract_attention(known.model.network, known.tissue, known.neighbors, cells_per_shard=1000)
@@ -39,8 +40,8 @@ def test_golden(flavor: str) -> None:
     assert weighed.dtype == np.float32
 
 
-def test_there_are_four_flavors() -> None:
-    assert list(FLAVORS) == ["vanilla", "value-weighted", "info-weighted", "gene-weighted"]
+def test_published_flavors_come_first() -> None:
+    assert list(FLAVORS)[:4] == ["vanilla", "value-weighted", "info-weighted", "gene-weighted"]
 
 
 @pytest.mark.parametrize("flavor", NORM_OF_FLAVOR)
@@ -139,8 +140,7 @@ def test_an_unknown_flavor_is_named_with_the_nearest() -> None:
     with pytest.raises(ParameterError) as caught:
         weigh(np.zeros((1, 1, 1), np.float32), {}, np.zeros((1, 1), np.int32), "value_weighted")
     assert str(caught.value) == (
-        "unknown flavor 'value_weighted'. Did you mean 'value-weighted'? The flavors are vanilla, value-weighted, "
-        "info-weighted, gene-weighted."
+        f"unknown flavor 'value_weighted'. Did you mean 'value-weighted'? The flavors are {', '.join(FLAVORS)}."
     )
 
 

@@ -270,40 +270,35 @@ def test_written_as_it_is_best_attention_comes_back_the_same(kept: Stored, store
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
-def test_strength_comes_with_all_heads(kept: Stored, flavor: str) -> None:
+def test_strength_is_the_maximum_over_heads(kept: Stored, flavor: str) -> None:
     stored = StoredStrength(kept.flavored, kept.nn_idxs, Cells.read(kept.cells), nn_dists=kept.nn_dists, flavor=flavor)
-    pairs = list(stored.with_heads())
-    assert len(pairs) == 3
-    attention = by_position([(shard.receivers, shard.attention) for shard, _ in pairs], axis=1)
-    np.testing.assert_allclose(attention, kept.arrays[flavor][:, BACK], rtol=1e-6)
-    strength = by_position([(maxima.receivers, maxima.strength) for _, maxima in pairs], axis=0)
-    np.testing.assert_array_equal(strength, np.maximum(attention[0], attention[1]))  # of two heads
+    shards = list(stored)
+    assert len(shards) == 3
+    strength = by_position([(shard.receivers, shard.strength) for shard in shards], axis=0)
+    attention = kept.arrays[flavor][:, BACK]
+    np.testing.assert_allclose(strength, np.maximum(attention[0], attention[1]), rtol=1e-6)  # of two heads
     assert strength.dtype == np.float32
-    for shard, maxima in pairs:
-        for name in ("receivers", "nn_idx", "nn_dist"):
-            np.testing.assert_array_equal(getattr(maxima, name), getattr(shard, name))
 
 
 @pytest.mark.parametrize("held_bytes", [2**30, 100])
-def test_strength_with_heads_is_that_without(kept: Stored, monkeypatch: pytest.MonkeyPatch, held_bytes: int) -> None:
-    """The maxima are at hand afterwards; where they are too many, they are read again."""
+def test_strength_is_at_hand_after_the_first_pass(
+    kept: Stored, monkeypatch: pytest.MonkeyPatch, held_bytes: int
+) -> None:
+    """Where the maxima are too many, they are read again."""
     monkeypatch.setattr("tissue_crosstalk.core.stored.HELD_BYTES", held_bytes)
-    arguments = kept.flavored, kept.nn_idxs, Cells.read(kept.cells)
-    stored = StoredStrength(*arguments, nn_dists=kept.nn_dists, flavor="gene-weighted")
-    seen = [maxima for _, maxima in stored.with_heads()]
-    again = list(stored)
+    stored = StoredStrength(
+        kept.flavored, kept.nn_idxs, Cells.read(kept.cells), nn_dists=kept.nn_dists, flavor="gene-weighted"
+    )
+    seen, again = list(stored), list(stored)
     assert all(one is other for one, other in zip(seen, again, strict=True)) == (held_bytes > 100)
-    fresh = list(StoredStrength(*arguments, nn_dists=kept.nn_dists, flavor="gene-weighted"))
-    for expected, *others in zip(fresh, seen, again, strict=True):
-        for other in others:
-            for array, wanted in zip(vars(other).values(), vars(expected).values(), strict=True):
-                np.testing.assert_array_equal(array, wanted)
+    for one, other in zip(seen, again, strict=True):
+        for array, wanted in zip(vars(other).values(), vars(one).values(), strict=True):
+            np.testing.assert_array_equal(array, wanted)
 
 
 def test_a_pass_that_is_left_early_is_not_taken_for_the_whole(kept: Stored) -> None:
     arguments = kept.flavored, kept.nn_idxs, Cells.read(kept.cells)
     stored = StoredStrength(*arguments, nn_dists=kept.nn_dists, flavor="vanilla")
-    next(stored.with_heads())
     next(iter(stored))
     assert sum(len(shard.receivers) for shard in stored) == 36
 

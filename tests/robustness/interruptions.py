@@ -32,7 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sessions import run_project
+from sessions import import_what_runs_import, run_project
 
 STAGES = ("training", "extraction", "flavoring", "hubs", "reporting")
 STUDY = "killed"
@@ -232,15 +232,9 @@ def trial(before: Path, root: Path, stage: str, delay: float, expected: dict[str
 
 def interrupt(stages: tuple[str, ...], n_kills: int, seed: int, folder: Path) -> Iterator[Outcome]:
     """Kill runs of each stage, and yield what each stage came to."""
-    import kedro_mlflow.framework.hooks
-    import matplotlib.pyplot
-    import sklearn.cluster
-    import torch
-
-    import tissue_crosstalk.api  # noqa: F401 - what the processes share is imported once
     from tissue_crosstalk.tracking_store import make_store
 
-    del kedro_mlflow, matplotlib, sklearn, torch
+    import_what_runs_import()
     generator = np.random.default_rng(seed)
     whole = folder / "whole"
     whole.mkdir()

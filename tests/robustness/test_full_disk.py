@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sessions import PROJECT
+from commands import Kedro
 from tissue_crosstalk.study_lock import LOCKS
 
-KEDRO = str(Path(sys.executable).with_name("kedro"))
 ADVICE = "Make room on that disk, and run it again: what is finished is kept, and what was there before is as it was."
 
 
-def demo(root: Path, *before: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    command = [*before, KEDRO, "run", "--pipelines=demo", "--env=test", f"--params=root={root}"]
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+def demo(kedro: Kedro, root: Path) -> subprocess.CompletedProcess[str]:
+    return kedro.run("run", "--pipelines=demo", "--env=test", f"--params=root={root}")
 
 
 def mount(folder: Path, *options: str) -> bool:
@@ -49,19 +44,19 @@ def results(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full(disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_full(kedro: Kedro, disk: Path, tmp_path: Path) -> None:
     """At first MLflow's store does not fit, then the tissue, then the figures."""
     for size in ("400k", "1500k", "3m"):
         subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
-        failed = demo(disk)
+        failed = demo(kedro, disk)
         assert failed.returncode == 1
         last = failed.stderr.strip().splitlines()[-1]
         assert last.endswith(f"No space left on device. {ADVICE}")
         assert "Traceback" not in failed.stderr
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-    assert demo(disk).returncode == 0
+    assert demo(kedro, disk).returncode == 0
     (tmp_path / "whole").mkdir()
-    assert demo(tmp_path / "whole").returncode == 0
+    assert demo(kedro, tmp_path / "whole").returncode == 0
     assert results(disk) == results(tmp_path / "whole")
     with sqlite3.connect(disk / "mlflow.db") as store:
         statuses = [status for (status,) in store.execute("select status from runs order by start_time")]
@@ -70,12 +65,12 @@ def test_a_disk_that_is_full(disk: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_must_not_be_written(disk: Path) -> None:
+def test_a_disk_that_must_not_be_written(kedro: Kedro, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-    assert demo(disk).returncode == 0
+    assert demo(kedro, disk).returncode == 0
     before = results(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    failed = demo(disk)
+    failed = demo(kedro, disk)
     assert failed.returncode == 1
     assert "Read-only file system. Give yourself permission to write there" in failed.stderr.strip().splitlines()[-1]
     assert "Traceback" not in failed.stderr

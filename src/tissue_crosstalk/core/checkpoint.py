@@ -100,6 +100,13 @@ def load_model(path: str | os.PathLike[str]) -> CrosstalkModel:
     ------
     CheckpointError
         If there is no model at `path`, or it is incomplete, damaged, or contradicts itself.
+
+    Examples
+    --------
+    >>> from tissue_crosstalk import load_model, save_model
+    >>> save_model(model, tmp_path / "model")
+    >>> load_model(tmp_path / "model").genes == model.genes
+    True
     """
     place = Path(path)
     try:
@@ -126,6 +133,13 @@ def save_model(model: CrosstalkModel, path: str | os.PathLike[str]) -> None:
     ------
     CheckpointError
         If something else is at `path`, the folder cannot be written, or the model would not load again.
+
+    Examples
+    --------
+    >>> from tissue_crosstalk import save_model
+    >>> save_model(model, tmp_path / "model")
+    >>> sorted(file.name for file in (tmp_path / "model").iterdir())
+    ['model.json', 'model.safetensors']
     """
     folder = Path(os.path.realpath(path))  # behind a symbolic link, what it points to is replaced
     text, tensors = _checked(model, folder)

@@ -415,6 +415,16 @@ class DistanceBins:
         -------
         pandas.DataFrame
             One row per (receiver, bin): `receiver`, `distance_bin` (left edge, in units of the coordinates), `count`.
+
+        Examples
+        --------
+        Edges of a "B" cell to "T" cells at 1, 2 and 6, in bins of 5:
+
+        >>> import numpy as np
+        >>> bins = DistanceBins(["B", "T"], n_heads=1, max_distance=10.0, bin_size=5.0)
+        >>> bins.add(np.full((1, 1, 3), 0.2), np.array([[1.0, 2.0, 6.0]]), np.array([0]), np.array([[1, 1, 1]]))
+        >>> bins.distance_histogram()["count"].tolist()  # of "B" in two bins, and of "T"
+        [2, 1, 0, 0]
         """
         per_receiver = self._count.reshape(self._shape)[:, :, :-1].sum(axis=1)  # (receiver, bin)
         n_receivers, n_bins = per_receiver.shape

@@ -78,6 +78,16 @@ def weigh(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.i
     ------
     ParameterError
         If there is no such flavor.
+
+    Examples
+    --------
+    One head, one receiver, two neighbors (rows 1 and 0 of the norms):
+
+    >>> import numpy as np
+    >>> patterns = np.array([[[0.5, 0.25]]], dtype=np.float32)  # (head, cell, neighbor)
+    >>> norms = {"value_norm": np.array([[4.0], [2.0]], dtype=np.float32)}  # (sender, head)
+    >>> weigh(patterns, norms, np.array([[1, 0]], dtype=np.int32), "value-weighted").tolist()
+    [[[1.0, 1.0]]]
     """
     check_flavors([flavor])
     return FLAVORS[flavor](patterns, norms, senders)

@@ -228,6 +228,21 @@ def find_hubs(
     -----
     Hong et al. (2025): strong edges exceed their receiver type's quantile of positive attention; per cell, the types
     of its strong neighbors in shares; KMeans on the shares.
+
+    Examples
+    --------
+    Four receivers of type "a"; the first two attend to "b" alone, the others to "c":
+
+    >>> import numpy as np
+    >>> from tissue_crosstalk.core.strong_edges import StrengthShard
+    >>> strength = np.array([[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [0.1, 0.8]], dtype=np.float32)  # (cell, neighbor)
+    >>> shard = StrengthShard(np.arange(4), strength, np.array([[4, 5]] * 4, dtype=np.int32))
+    >>> settings = HubSettings(attention_quantile_threshold=0.5, n_clusters=2, stability_resamples=0)
+    >>> hubs = find_hubs([shard], np.array([0, 0, 0, 0, 1, 2]), ["a", "b", "c"], settings)
+    >>> hubs.composition.tolist()
+    [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    >>> bool(hubs.cluster[0] == hubs.cluster[1] != hubs.cluster[2] == hubs.cluster[3])
+    True
     """
     per_section = settings.thresholds_per == "section" and sections is not None and len(section_names) > 1
     n_types, names = len(cell_types), tuple(section_names) if per_section else (ALL_SECTIONS,)

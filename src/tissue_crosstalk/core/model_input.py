@@ -36,9 +36,9 @@ from tissue_crosstalk.core.neighbors import (
     neighbors_by_section,
     typical_distance,
 )
+from tissue_crosstalk.core.repeated_warnings import collected, tell
 from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
 from tissue_crosstalk.core.tissue_file import RowReader, source_of
-from tissue_crosstalk.core.warned import collected, tell
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -65,6 +65,26 @@ def find_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) 
         If `n_neighbors` is below 1.
     NeighborError
         If a (section, type) has fewer than `n_neighbors` candidates and `pad` is not set.
+
+    Examples
+    --------
+    Four cells on a line; neighbors are of another type, nearest first:
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> from tissue_crosstalk.core.model import TissueKeys
+    >>> from tissue_crosstalk.core.tissue import prepare_tissue
+    >>> obs = pd.DataFrame({"cell_type": ["T", "B", "T", "B"]}, index=["t0", "b1", "t3", "b7"])
+    >>> places = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
+    >>> adata = AnnData(np.ones((4, 2), dtype=np.float32), obs=obs, obsm={"spatial": places})
+    >>> tissue = prepare_tissue(adata, TissueKeys(), log_normalised=False)
+    >>> found = find_neighbors(tissue, 2)
+    >>> rows = tissue.in_tissue_order()  # cells are held in spatial order
+    >>> tissue.cell_names[found.idx[rows]].tolist()
+    [['b1', 'b7'], ['t0', 't3'], ['b1', 'b7'], ['t3', 't0']]
+    >>> found.dist[rows].tolist()
+    [[1.0, 7.0], [1.0, 2.0], [2.0, 4.0], [4.0, 7.0]]
     """
     idx = np.empty((tissue.n_cells, n_neighbors if n_neighbors > 0 else 0), dtype=np.int32)
     dist = np.empty(idx.shape, dtype=np.float32)
@@ -98,6 +118,14 @@ def typical_distance(dist: npt.NDArray[np.float32]) -> float | None:
     -------
     float or None
         None where there is none.
+
+    Examples
+    --------
+    The nearest are at 2, 4, 0 (at the very same place) and 8, of which the 0 does not count:
+
+    >>> import numpy as np
+    >>> typical_distance(np.array([[2.0, 9.0], [4.0, 9.0], [0.0, 9.0], [8.0, 9.0]], dtype=np.float32))
+    4.0
     """
     nearest = dist[:, 0]
     nearest = nearest[np.isfinite(nearest) & (nearest > 0)]

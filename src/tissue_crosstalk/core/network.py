@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tissue_crosstalk.core.gather import PairSums, gather_rows, gram, weighted_sums
 from tissue_crosstalk.core.network_settings import NetworkSettings
+from tissue_crosstalk.core.ordered_gradients import PairSums, gather_rows, gram, weighted_sums
 
 ROW_BLOCK = 1024
 """Rows per matrix product at inference.

@@ -437,16 +437,6 @@ class StoredStrength:
             yield strength
         self._held = held.shards
 
-    def with_heads(self) -> Iterator[tuple[StoredShard, StrengthShard]]:
-        """Read all shards with all heads; the maxima are at hand afterwards."""
-        held: Held[StrengthShard] = Held()
-        for neighbors, attention in _tables_of_shards(*self._datasets):
-            shard = neighbors.with_attention(attention, self._cells)
-            strength = StrengthShard(shard.receivers, shard.attention.max(axis=0), shard.nn_idx, shard.nn_dist)
-            held.add(strength, strength.n_bytes)
-            yield shard, strength
-        self._held = held.shards
-
 
 class Held(Generic[Kept]):
     """Shards kept for the next time, or none of them where they need too much memory."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tissue_crosstalk.core.devices import choose_device
 from tissue_crosstalk.core.errors import CheckpointError
 from tissue_crosstalk.core.model_input import from_anndata
-from tissue_crosstalk.core.warned import collected, tell
+from tissue_crosstalk.core.repeated_warnings import collected, tell
 
 if TYPE_CHECKING:
     from anndata import AnnData

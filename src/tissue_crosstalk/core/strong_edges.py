@@ -136,6 +136,16 @@ def attention_thresholds(
     -------
     numpy.ndarray
         float64 (group,), the same as `numpy.quantile` with linear interpolation; 0 where nothing is positive.
+
+    Examples
+    --------
+    The median of the positive attention of two receivers of type 0, and of one of type 1:
+
+    >>> import numpy as np
+    >>> strength = np.array([[0.5, 0.25], [0.75, 0.0], [1.0, 0.5]], dtype=np.float32)  # (cell, neighbor)
+    >>> shard = StrengthShard(np.array([0, 1, 2]), strength, np.array([[2, 1], [2, 0], [0, 1]], dtype=np.int32))
+    >>> attention_thresholds([shard], np.array([0, 0, 1]), n_groups=2, quantile=0.5).tolist()
+    [0.5, 0.75]
     """
     prefix = np.zeros((n_groups, 2), dtype=np.int64)  # (group, side): upper bits of the values around the quantile
     place, ranks, n_values = np.zeros(n_groups), np.zeros((n_groups, 2), dtype=np.int64), np.zeros(n_groups)
@@ -257,6 +267,19 @@ def count_neighbors(
     ------
     ResultError
         If there is no receiver.
+
+    Examples
+    --------
+    A receiver with three neighbors, of types 1, 1 and 2, of which the first and the last are attended to strongly:
+
+    >>> import numpy as np
+    >>> strength = np.array([[0.9, 0.2, 0.8]], dtype=np.float32)  # (cell, neighbor)
+    >>> shard = StrengthShard(np.array([0]), strength, np.array([[1, 2, 3]], dtype=np.int32))
+    >>> counts = count_neighbors([shard], np.array([0, 1, 1, 2]), 3, np.full(4, 0.5))
+    >>> counts.at_hand.sum(axis=1).tolist(), counts.strong.sum(axis=1).tolist()  # (cell, type)
+    ([[0, 2, 1]], [[0, 1, 1]])
+    >>> counts.shares.tolist()
+    [[0.0, 0.5, 0.5]]
     """
     import joblib
 

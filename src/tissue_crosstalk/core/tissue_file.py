@@ -17,7 +17,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_crosstalk.core.errors import TissueError, listing
-from tissue_crosstalk.core.stored_parts import READ_AS_A_WHOLE, check_parts
+from tissue_crosstalk.core.file_parts import READ_AS_A_WHOLE, check_parts
 
 if TYPE_CHECKING:
     import h5py
@@ -58,7 +58,7 @@ def open_tissue(path: Path) -> AnnData:
     Raises
     ------
     TissueError
-        If it is not an AnnData, is damaged, or :func:`~tissue_crosstalk.core.stored_parts.check_parts` refuses it.
+        If it is not an AnnData, is damaged, or :func:`~tissue_crosstalk.core.file_parts.check_parts` refuses it.
     """
     group = _open(path)
     with damage_named(path, "the root"):

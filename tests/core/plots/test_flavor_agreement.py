@@ -34,7 +34,7 @@ def make_table(n_types: int, n_flavors: int) -> pd.DataFrame:
 
 def by_hand() -> pd.DataFrame:
     """Return three flavors without the vanilla one; T is too rare for a correlation."""
-    value, info, gene = list(FLAVORS)[1:]
+    value, info, gene = list(FLAVORS)[1:4]
     return pd.DataFrame(
         [
             (value, info, "T", np.nan, 2), (value, gene, "T", np.nan, 2), (info, gene, "T", np.nan, 2),
@@ -132,3 +132,14 @@ def test_refused() -> None:
         plot_flavor_agreement(table.assign(edges=-3), PALETTE)
     with pytest.raises(ParameterError, match="`palette` must give each cell type a color. Missing: 'T'"):
         plot_flavor_agreement(table, {"B": "red"})
+
+
+def test_more_flavors_than_there_are_now_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [*FLAVORS, "fifth", "sixth"]
+    monkeypatch.setattr("tissue_crosstalk.core.plots.flavor_agreement.FLAVORS", dict.fromkeys(more))
+    table = pd.DataFrame([(one, other, ALL_TYPES, 0.5, 10) for one, other in combinations(more, 2)], columns=COLUMNS)
+    figure = plot_flavor_agreement(table, PALETTE)
+    [legend] = figure.legends or [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    looks = {(line.get_marker(), to_hex(line.get_color())) for line in legend.get_lines()}
+    assert [text.get_text() for text in legend.get_texts()] == more[1:]
+    assert len(looks) == len(more) - 1

@@ -24,7 +24,9 @@ from tissue_crosstalk.core.distance import DistanceBins
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.plots.attention_map import plot_attention_map
 from tissue_crosstalk.core.plots.attention_matrix import plot_attention_matrix
+from tissue_crosstalk.core.plots.attention_of_cell import plot_attention_of_cell
 from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
+from tissue_crosstalk.core.plots.cell_types import plot_cell_types
 from tissue_crosstalk.core.plots.distance_histograms import plot_distance_histograms
 from tissue_crosstalk.core.plots.flavor_agreement import plot_flavor_agreement
 from tissue_crosstalk.core.plots.head_profile import plot_head_profile
@@ -184,6 +186,20 @@ def attention_map(names: list[str]) -> Figure:
     return plot_attention_map(places, values, values, sections, distance_unit="_$x$")
 
 
+def attention_of_cell(types: list[str]) -> Figure:
+    n_types = len(types)
+    places = np.column_stack([np.arange(n_types) % 5, np.arange(n_types) // 5]).astype(float)
+    return plot_attention_of_cell(
+        places, np.array(types, dtype=object), 0, np.arange(1, n_types), np.full((2, n_types - 1), 0.01),
+        palette_of(types), name=types[0], distance_unit="_$x$",
+    )  # fmt: skip
+
+
+def cell_types(types: list[str]) -> Figure:
+    places = np.column_stack([np.arange(len(types)) % 5, np.arange(len(types)) // 5]).astype(float)
+    return plot_cell_types(places, np.array(types, dtype=object), palette_of(types), distance_unit="$x$")
+
+
 def hub_map(names: list[str]) -> Figure:
     places, sections = in_sections(names)
     return plot_hub_map(places, np.arange(len(places)) % 3, sections, distance_unit="_$x$")
@@ -210,7 +226,9 @@ def sizes(types: list[str]) -> Figure:
 FIGURES: dict[str, Callable[[list[str]], Figure]] = {
     "attention_map": attention_map,
     "attention_matrix": lambda types: plot_attention_matrix(pairs(types), palette_of(types)),
+    "attention_of_cell": attention_of_cell,
     "attention_summary": lambda types: summary(types, types[0]),
+    "cell_types": cell_types,
     "distance_histograms": histograms,
     "flavor_agreement": lambda types: plot_flavor_agreement(agreement(types), palette_of(types)),
     "head_profile": lambda types: plot_head_profile(*by_head(types), palette_of(types), most_pairs=60),

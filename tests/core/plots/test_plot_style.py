@@ -36,6 +36,7 @@ from tissue_crosstalk.core.plots.style import (
     cell_type_palette,
     distinct_colors,
     figure_style,
+    quick_collection,
     readable_on_white,
     safe_file_name,
     save_figure,
@@ -363,7 +364,7 @@ class TestSaving:
         monkeypatch.setattr("joblib.cpu_count", lambda: cores)
         assert n_helpers(n_figures) == expected
 
-    def test_what_draws_figures_is_called_as_they_are_saved(self, tmp_path: Path) -> None:
+    def test_what_draws_figures_is_called_as_they_are_saved(self, tmp_path: Path, thawed: None) -> None:
         alive: list[weakref.ref[Figure]] = []
         most = 0
 
@@ -380,6 +381,13 @@ class TestSaving:
         assert most <= 1  # the one before, at most
         alone = save_figure(small_figure(), tmp_path / "alone.png").read_bytes()
         assert {file.read_bytes() for file in (tmp_path / "all").iterdir()} == {alone}
+        assert gc.get_freeze_count() == 0
+
+    def test_what_a_program_has_frozen_stays_frozen(self, tmp_path: Path, thawed: None) -> None:
+        with quick_collection():
+            assert gc.get_freeze_count() > 0
+            save_figures({"a": small_figure()}, tmp_path)
+            assert gc.get_freeze_count() > 0
         assert gc.get_freeze_count() == 0
 
     def test_a_figure_that_cannot_be_written_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

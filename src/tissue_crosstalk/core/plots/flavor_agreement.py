@@ -35,8 +35,9 @@ MATRIX_TITLE: Final = "Rank correlation over all edges"
 UNDEFINED: Final = "undefined"
 
 # Greys: the colours belong to the cell types, whose names stand beside.
-_MARKS: Final = (("o", DARK, DARK), ("s", "#9a9a9a", "#6a6a6a"), ("^", "white", DARK))
-"""Marker, its fill and its outline of each flavor that is compared with the first."""
+_SHAPES: Final = "os^Dv<P>"
+_SHADES: Final = ((DARK, DARK), ("#9a9a9a", "#6a6a6a"), ("white", DARK))
+"""Fill and outline of markers. With the shapes, whose number has no factor of theirs, 24 are told apart."""
 
 _GRAY: Final = "#6a6a6a"
 _FAINT: Final = "#e6e6e6"
@@ -163,10 +164,15 @@ def _draw(table: pd.DataFrame, flavors: Sequence[str], palette: Mapping[str, str
     handles = [
         Line2D([], [], marker=marker, color=fill, markeredgecolor=outline, markeredgewidth=0.7, markersize=4.0,
                linestyle="none")
-        for marker, fill, outline in _MARKS[: len(others)]
+        for marker, fill, outline in map(_mark, range(len(others)))
     ]  # fmt: skip
     canvas.key(key_left, MARGIN, handles, others, n_columns=len(others))
     return canvas.figure
+
+
+def _mark(number: int) -> tuple[str, str, str]:
+    """Return marker, fill and outline of a flavor that is compared with the first."""
+    return _SHAPES[number % len(_SHAPES)], *_SHADES[number % len(_SHADES)]
 
 
 def _matrix(table: pd.DataFrame, flavors: Sequence[str]) -> NDArray[np.float64]:
@@ -213,8 +219,9 @@ def _draw_rows(axes: Axes, values: NDArray[np.float64], *, with_all: bool) -> No
     axes.grid(axis="x", color=_FAINT, linewidth=0.5)
     if axes.get_xlim()[0] < 0:
         axes.axvline(0.0, color=_GRAY, linewidth=0.6, zorder=1, label="_zero")
-    for other, (marker, fill, outline) in enumerate(_MARKS[:n_others]):
-        aside = (other - (n_others - 1) / 2) * _ASIDE / _ROW
+    for other in range(n_others):
+        marker, fill, outline = _mark(other)
+        aside = (other - (n_others - 1) / 2) * min(_ASIDE / _ROW, 0.7 / n_others)
         if with_all:
             axes.plot(
                 [values[0, other]] * 2, [aside, n_rows - 0.5], color=outline, linewidth=0.7, linestyle=(0, (1, 2)),

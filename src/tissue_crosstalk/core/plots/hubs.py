@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from tissue_crosstalk.core import terms
@@ -18,30 +17,16 @@ from tissue_crosstalk.core.errors import ParameterError, listing
 from tissue_crosstalk.core.hubs import ISOLATED
 from tissue_crosstalk.core.plots._layout import (
     Canvas,
-    fit,
-    grid,
-    key_columns,
-    key_height,
-    key_width,
     shorten,
     text_height,
     text_width,
     widest,
-    wrap,
 )
-from tissue_crosstalk.core.plots._tissue_panels import (
-    BELOW,
-    MOST_SECTIONS,
-    PANEL_GAP,
-    TITLE_HEIGHT,
-    Tissue,
-    TissuePanels,
-    draw_cells,
-)
+from tissue_crosstalk.core.plots._tissue_map import draw_map
+from tissue_crosstalk.core.plots._tissue_panels import MOST_SECTIONS, Tissue
 from tissue_crosstalk.core.plots.hub_style import (
     DARK,
     ISOLATED_COLOR,
-    KEY_GAP,
     MARGIN,
     ROW,
     color_bar,
@@ -242,36 +227,6 @@ def _draw_map(tissue: Tissue, hub: NDArray[np.int64], *, distance_unit: str) -> 
     """Draw one panel per section; `hub` is of shape (cell,)."""
     sizes = Counter(hub.tolist())
     palette = hub_palette(sizes)
-    labels = [_name_and_size(one, sizes[one]) for one in palette]
-    n_panels = len(tissue.cells)
-    n_rows, n_columns = grid(n_panels, 1 if n_panels == 1 else (3 if n_panels <= 6 else 4))
-    panels = TissuePanels(tissue, {1: 16.0, 2: 6.5, 3: 5.0}.get(n_columns, 3.2))
-    title_height = TITLE_HEIGHT if tissue.names else 0.0
-    row_step = panels.height + title_height + PANEL_GAP
-    panels_width = n_columns * panels.width + (n_columns - 1) * PANEL_GAP
-    panels_height = n_rows * row_step - PANEL_GAP
-
-    columns = key_columns(len(labels), panels_height - title_height + BELOW)
-    total_width = MARGIN + panels_width + KEY_GAP + key_width(labels, columns) + MARGIN
-    note = tissue.note("counts are of all cells")
-    note = wrap(note, total_width - 2 * MARGIN, FONT_SIZE) if note else ""
-    above = MARGIN + (text_height(note, FONT_SIZE) + 0.06 if note else 0.0)
-    overhang = max(key_height(len(labels), columns) - (panels_height - title_height + BELOW), 0.0)
-    canvas = Canvas.of_size(total_width, above + panels_height + BELOW + overhang)
-    if note:
-        canvas.text(MARGIN, MARGIN, note)
-
     shades = to_rgba_array([*hub_colors(max(palette) + 1), ISOLATED_COLOR])  # the last is that of hub -1
-    for index, (own, points) in enumerate(zip(tissue.cells, tissue.points, strict=True)):
-        row, column = divmod(index, n_columns)
-        axes = panels.axes(
-            canvas, index, MARGIN + column * (panels.width + PANEL_GAP), above + row * row_step + title_height
-        )
-        draw_cells(axes, points, hub[own], shades, panels.dot)
-        if tissue.names:
-            axes.set_title(fit(tissue.names[index], panels.width), y=1.0)
-        if index + n_columns >= n_panels and column == 0:
-            panels.scale_bar(axes, distance_unit)
-    handles = [Line2D([], [], color=color, marker="o", markersize=4.5, linestyle="none") for color in palette.values()]
-    canvas.key(MARGIN + panels_width + KEY_GAP, above + title_height + 0.03, handles, labels, n_columns=columns)
-    return canvas.figure
+    labels = [_name_and_size(one, sizes[one]) for one in palette]
+    return draw_map(tissue, hub, shades, labels, list(palette.values()), distance_unit=distance_unit)

@@ -13,8 +13,8 @@ from naive import counts_adata
 from tissue_crosstalk.core.files import Workspace
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.model_input import store_model_input
+from tissue_crosstalk.core.repeated_warnings import collected, tell
 from tissue_crosstalk.core.tissue_file import open_tissue
-from tissue_crosstalk.core.warned import collected, tell
 
 LOGGER = logging.getLogger("tissue_crosstalk.test")
 

@@ -17,10 +17,10 @@ import pytest
 from kedro.io import DataCatalog
 
 from sessions import PROJECT, run_project
-from tissue_crosstalk import hooks
 from tissue_crosstalk.core.provenance import git_commit
 from tissue_crosstalk.datasets import AnnDataDataset
-from tissue_crosstalk.hooks import _WarningList
+from tissue_crosstalk.hooks import run_record
+from tissue_crosstalk.hooks.run_record import _WarningList
 
 LOGGERS = ("tissue_crosstalk", "py.warnings")
 
@@ -165,7 +165,7 @@ def warned(path: str, words: str, kind: type[Warning] = UserWarning) -> None:
     logging.getLogger("py.warnings").warning("%s", message)
 
 
-OWN = str(Path(hooks.__file__).parent / "core" / "hubs.py")
+OWN = str(Path(run_record.__file__).parents[1] / "core" / "hubs.py")
 
 
 def test_warnings_of_the_package_are_kept_once_in_their_order(heard: _WarningList) -> None:
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read_is_tagged_without_its_hash(tmp_path: Path, m
     def refused(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(hooks, "digest", refused)
+    monkeypatch.setattr(run_record, "digest", refused)
     tissue = tmp_path / "tissue.h5ad"
     tissue.write_bytes(b"no tissue")
     with pytest.raises(Exception, match=r"tissue\.h5ad.* is not an h5ad file"):
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_read_is_tagged_without_its_hash(tmp_path: Path, m
 def test_remote_files_are_not_taken_for_those_here(tmp_path: Path) -> None:
     here = AnnDataDataset(filepath=str(tmp_path / "tissue.h5ad"))
     there = AnnDataDataset(filepath="memory://data/tissue.h5ad")
-    assert hooks._files(["tissue"], DataCatalog({"tissue": here})) == {"tissue": tmp_path / "tissue.h5ad"}
-    assert hooks._files(["tissue"], DataCatalog({"tissue": there})) == {}
+    assert run_record._files(["tissue"], DataCatalog({"tissue": here})) == {"tissue": tmp_path / "tissue.h5ad"}
+    assert run_record._files(["tissue"], DataCatalog({"tissue": there})) == {}
     demo = DataCatalog({"demo.simulated_tissue": here, "demo.model_input": here})
-    assert hooks._files(demo.keys(), demo) == {"tissue": tmp_path / "tissue.h5ad"}
+    assert run_record._files(demo.keys(), demo) == {"tissue": tmp_path / "tissue.h5ad"}

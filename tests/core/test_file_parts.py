@@ -19,7 +19,7 @@ import pytest
 from naive import counts_adata
 from scipy import sparse
 
-from tissue_crosstalk.core import stored_parts
+from tissue_crosstalk.core import file_parts
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.tissue import prepare_tissue
@@ -119,8 +119,8 @@ def test_sizes_that_the_file_cannot_hold(part: str, tmp_path: Path) -> None:
 def test_what_is_read_as_a_whole_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tissue_file(tmp_path)
     open_tissue(path)
-    monkeypatch.setattr(stored_parts, "ALWAYS_ALLOWED_BYTES", 100_000)
-    monkeypatch.setattr(stored_parts, "MAX_EXPANSION", 1)
+    monkeypatch.setattr(file_parts, "ALWAYS_ALLOWED_BYTES", 100_000)
+    monkeypatch.setattr(file_parts, "MAX_EXPANSION", 1)
     with h5py.File(path, "r+") as file:
         for number in range(100):  # each of them is allowed
             made = file.create_dataset(f"uns/zeros{number}", (5_000,), float, chunks=(5_000,), compression="gzip")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from tissue_crosstalk.core.gather import PairSums, gather_rows, gram, weighted_sums
+from tissue_crosstalk.core.ordered_gradients import PairSums, gather_rows, gram, weighted_sums
 
 INDEX = torch.tensor([[2, 0, 2], [4, 2, 0]])  # rows 1 and 3 are nobody's
 ORDER = torch.argsort(INDEX.reshape(-1), stable=True)

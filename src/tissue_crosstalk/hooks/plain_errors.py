@@ -1,0 +1,43 @@
+"""What is refused on purpose is one message."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import DatasetError
+
+from tissue_crosstalk.core.errors import CrosstalkError
+from tissue_crosstalk.core.files import disk_advice
+
+
+class PlainErrors:
+    """Shows what this project, or Kedro, refuses on purpose as one message, without a traceback of their insides.
+
+    ``CROSSTALK_TRACEBACK=1`` shows the traceback, too.
+    """
+
+    @hook_impl(tryfirst=True)  # whatever the others refuse
+    def after_context_created(self) -> None:
+        """Show errors that end the process so."""
+        if not isinstance(sys.excepthook, _PlainHook):
+            sys.excepthook = _PlainHook(sys.excepthook)
+
+
+class _PlainHook:
+    """An excepthook that leaves all but expected errors to another one."""
+
+    def __init__(self, other: Callable[..., object]) -> None:
+        self._other = other
+
+    def __call__(self, kind: type[BaseException], error: BaseException, traceback: object) -> None:
+        from kedro.validation.exceptions import ParameterValidationError
+
+        advice = None if isinstance(error, CrosstalkError) else disk_advice(error)
+        is_expected = advice or issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
+        if is_expected and not os.environ.get("CROSSTALK_TRACEBACK"):
+            sys.stderr.write(f"{kind.__name__}: {error}\n" + (f"{advice}\n" if advice else ""))
+        else:
+            self._other(kind, error, traceback)
