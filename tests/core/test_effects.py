@@ -18,7 +18,7 @@ from tissue_crosstalk.core.effects import (
     EffectSettings,
     _TestSums,
     count_hearing,
-    test_effects as effects_of,  # pytest would take it for a test
+    measure_effects,
     upper_tail,
 )
 from tissue_crosstalk.core.errors import ParameterError
@@ -126,7 +126,7 @@ def test_p_values_are_uniform_where_there_is_nothing() -> None:
 
 def test_effects_are_those_of_the_ablation(case: tuple[CrosstalkModel, PreparedTissue, Neighbors]) -> None:
     model, tissue, neighbors = case
-    table = effects_of([model], tissue, neighbors, None, EffectSettings(min_hearing=1))
+    table = measure_effects([model], tissue, neighbors, None, EffectSettings(min_hearing=1))
     assert not table["held_out"].any()
     ablation = ablate(model.network, tissue, neighbors).table()
     ablation = ablation[ablation["head_idx"] == ALL_HEADS]
@@ -140,7 +140,7 @@ def test_each_fold_is_scored_by_its_own_model(case: tuple[CrosstalkModel, Prepar
     model, tissue, neighbors = case
     folds = cut_folds(tissue.coordinates, tissue.sections, n_folds=3, blocks_per_fold=2, seed=4)
     networks = [random_network(6, 3, seed=seed) for seed in range(3)]
-    table = effects_of(
+    table = measure_effects(
         [replace(model, network=network) for network in networks],
         tissue, neighbors, folds, EffectSettings(min_hearing=1),
     )  # fmt: skip
@@ -182,7 +182,7 @@ def test_expression_that_follows_the_effect_is_found(case: tuple[CrosstalkModel,
     expression = rng.normal(size=(240, 6)).astype(np.float32)
     expression[tissue.labels != 1] = tissue.expression.toarray()[tissue.labels != 1]  # what the senders say is the same
     expression[cells, 2] = of_cell / of_cell.std() * 3
-    table = effects_of([model], replace(tissue, expression=sparse.csr_matrix(expression)), neighbors, None)
+    table = measure_effects([model], replace(tissue, expression=sparse.csr_matrix(expression)), neighbors, None)
     first = table.sort_values("p_value").iloc[0]
     assert (first["receiver"], first["sender"], first["gene"]) == ("B", "A", "gene2")
     assert first["slope_low"] > 0
@@ -197,7 +197,7 @@ def test_pairs_that_few_hear_are_left_out(case: tuple[CrosstalkModel, PreparedTi
         for sender in range(3):
             has = (neighbors.labels(tissue.labels)[cells] == sender).any(axis=1)
             assert hearing[receiver, sender] == has.sum()
-    table = effects_of([model], tissue, neighbors, None, EffectSettings(min_hearing=int(hearing.max()) + 1))
+    table = measure_effects([model], tissue, neighbors, None, EffectSettings(min_hearing=int(hearing.max()) + 1))
     assert len(table) == 0
     assert table["receiver"].dtype == "category"
 
@@ -279,6 +279,6 @@ def test_contradictions_are_refused(case: tuple[CrosstalkModel, PreparedTissue, 
     model, tissue, neighbors = case
     folds = Folds(np.arange(90) % 2, np.arange(90) % 2)
     with pytest.raises(ParameterError, match=r"a model is needed for each of 2 folds\. Got 1"):
-        effects_of([model], tissue, neighbors, folds)
+        measure_effects([model], tissue, neighbors, folds)
     with pytest.raises(ParameterError, match=r"at most half the number of cells, 90\. Got 46"):
         cut_folds(tissue.coordinates, tissue.sections, n_folds=46, seed=0)

@@ -1,9 +1,9 @@
 """What the model predicts for receivers when it hears nothing of some of the senders.
 
 A receiver hears ``z = sum_j a v``, a sum over its neighbors. Setting the patterns of some senders to 0 after the
-softmax takes their part from the sum and leaves the rest as it was. So patterns and values are computed once, the sum is
-split by group of senders (their cell types, or lists of cells), and all groups and all heads come from those parts; only
-what comes after the sum is computed per group and head. Receivers that hear nobody of a group do not change.
+softmax takes their part from the sum and leaves the rest as it was. So patterns and values are computed once, the sum
+is split by group of senders (their cell types, or lists of cells), and all groups and all heads come from those parts;
+only what comes after the sum is computed per group and head. Receivers that hear nobody of a group do not change.
 
 ====================  ==========================  =========================================================
 name                  shape                       what
@@ -13,10 +13,10 @@ state                 (cell, embed)               ``LayerNorm(sum_h W_O z + quer
 effect                (gene, group, cell)         prediction less the prediction without the group
 ====================  ==========================  =========================================================
 
-Without a group, the state is that of a sum which lacks ``W_O z_group``, of rank d per head. Its layer norm is a scale, and
-so the effect on a gene is that of the scale on the whole sum, and a product with ``z_group`` (:meth:`HeadReader.effects`):
-the sums without the groups are never made. Nothing of the size of cells, neighbors and genes is ever made, and of cells,
-groups and genes only for some cells at a time.
+Without a group, the state is that of a sum which lacks ``W_O z_group``, of rank d per head. Its layer norm is a scale,
+and so the effect on a gene is that of the scale on the whole sum, and a product with ``z_group``
+(:meth:`HeadReader.effects`): the sums without the groups are never made. Nothing of the size of cells, neighbors and
+genes is ever made, and of cells, groups and genes only for some cells at a time.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Ablation:
     diff
         Mean of ``P - P_s``, alike; positive where the senders raise the gene.
     z_value
-        ``r sqrt(n - 2) / sqrt(1 - r^2)``, r the correlation of ``|P - P_s|`` with x over the n receivers, alike; 0 where
-        there is none.
+        ``r sqrt(n - 2) / sqrt(1 - r^2)``, r the correlation of ``|P - P_s|`` with x over the n receivers, alike; 0
+        where there is none.
 
     Notes
     -----
@@ -482,8 +482,8 @@ class HeadReader:
 
         Notes
         -----
-        With t the centred sum of everything, and r = 1 / sqrt(mean(t^2) + eps), the state is ``r t``. Without a group that
-        says y it is ``r' (t - y)``, where mean((t - y)^2) = mean(t^2) + (y'y - 2 t'y) / embed; so the change is
+        With t the centred sum of everything, and r = 1 / sqrt(mean(t^2) + eps), the state is ``r t``. Without a group
+        that says y it is ``r' (t - y)``, where mean((t - y)^2) = mean(t^2) + (y'y - 2 t'y) / embed; so the change is
         ``(r - r') t + r' y``, and r - r' follows from the difference of the means without cancellation.
         """
         n_groups, n_cells = heard.shape[1] - 1, heard.shape[2]
@@ -516,8 +516,8 @@ class _EffectSums:
     typical: Tensor
     """Size of an effect in the first cells, float32 (head, gene, group)."""
     of_effect: Floats
-    """Sums of the effect, of ``(P_s - x)^2 - (P - x)^2``, and of ``|effect| - typical``, of its square and of its product
-    with the expression less the type's mean in training, (5, head, gene, group)."""
+    """Sums of the effect, of ``(P_s - x)^2 - (P - x)^2``, and of ``|effect| - typical``, of its square and of its
+    product with the expression less the type's mean in training, (5, head, gene, group)."""
     of_expression: Floats
     """Sums of the expression less the type's mean in training, and of its square, (2, gene)."""
     n_cells: int = 0

@@ -1,4 +1,4 @@
-"""Models that are each trained without one part of the tissue, so that every cell is scored by one that never saw it."""
+"""Models that are each trained without a part of the tissue, so that every cell is scored by one that never saw it."""
 
 from __future__ import annotations
 

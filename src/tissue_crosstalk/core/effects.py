@@ -1,20 +1,20 @@
 """Which genes a sender type changes in a receiver type, tested on cells that the model was not trained on.
 
-The published score of a gene (:class:`~tissue_crosstalk.core.ablation.Ablation`) compares what a model predicts with the
-expression that it was trained to predict, and has no null that it is compared with: it calls genes significant where
-nothing was planted. Here
+The published score of a gene (:class:`~tissue_crosstalk.core.ablation.Ablation`) compares what a model predicts with
+the expression that it was trained to predict, and has no null that it is compared with: it calls genes significant
+where nothing was planted. Here
 
 1. the tissue is cut in folds of spatial blocks, and a model is trained without each fold (*cross-fitting*): its cells
    are neither receivers nor senders in that training;
 2. in the fold, the *effect* of a sender type on a gene of a cell is the prediction less the prediction without its
    neighbors of that type;
-3. effect and expression are compared over the receivers of a type within a section and fold, less what the other senders
-   are predicted to do (a partial correlation), and
+3. effect and expression are compared over the receivers of a type within a section and fold, less what the other
+   senders are predicted to do (a partial correlation), and
 4. the null is that of permuting the expression among these receivers. It holds exactly where receivers of one type are
    alike but for what their neighbors do to them. Its mean, variance and skewness are known in closed form.
 
-Where expression varies over a section for other reasons (regions, staining), receivers are not exchangeable within it, and
-the effects of senders that lie in such a region may be found as well: permute within spatial blocks then
+Where expression varies over a section for other reasons (regions, staining), receivers are not exchangeable within it,
+and the effects of senders that lie in such a region may be found as well: permute within spatial blocks then
 (``permute_within="block"``), which leaves interactions of short range.
 """
 
@@ -99,7 +99,7 @@ class EffectSettings:
             )
 
 
-def test_effects(
+def measure_effects(
     models: Sequence[CrosstalkModel],
     tissue: PreparedTissue,
     neighbors: Neighbors,
@@ -163,10 +163,6 @@ def test_effects(
                 expression = np.asarray(tissue.expression[rows][:, genes].todense(), dtype=np.float64).T
                 sums[label, sender].add(genes, effect, others, expression, starts, adjust=settings.adjust)
     return _table(tissue, neighbors, sums, held_out=folds is not None)
-
-
-# pytest would take it for a test.
-test_effects.__test__ = False  # type: ignore[attr-defined]
 
 
 def _pairs(tissue: PreparedTissue, neighbors: Neighbors, min_hearing: int) -> list[tuple[int, int]]:
