@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,17 @@ def counts_adata(seed: int = 0, n_cells: int = 30, n_genes: int = 6, **obs: Sequ
     )
     adata.layers["counts"] = counts.copy()
     return adata
+
+
+def reordered(
+    tissue: PreparedTissue, neighbors: Neighbors, order: npt.NDArray[np.integer[Any]]
+) -> tuple[PreparedTissue, Neighbors]:
+    """Return the same tissue with its rows in another order, and its neighbors."""
+    number = np.empty(len(order) + 1, dtype=np.int32)
+    number[order], number[-1] = np.arange(len(order)), -1  # an empty slot is none in any order
+    by_cell = ("labels", "coordinates", "cell_names", "positions", "sections", "expression")
+    moved = replace(tissue, **{name: getattr(tissue, name)[order] for name in by_cell})
+    return moved, Neighbors(number[neighbors.idx[order]], neighbors.dist[order])
 
 
 def brute_force_neighbors(tissue: PreparedTissue, n_neighbors: int) -> Neighbors:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
+from torch import Tensor
 
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import sender_norms
@@ -232,19 +233,106 @@ def predict(
     -----
     Per type the mean expression in training, plus what the heads hear (Hong et al., 2025).
     """
+    return _predict(network, tissue, neighbors, receivers, network.predict)
+
+
+def residuals(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receivers: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return by how much a prediction differs from the mean expression of the cell's type in training, (cell, gene).
+
+    Parameters
+    ----------
+    network, tissue, neighbors, receivers
+        As of :func:`predict`.
+    """
+    return _predict(
+        network, tissue, neighbors, receivers, lambda heard, label: network.linear_head(network.states(heard, label))
+    )
+
+
+def _predict(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receivers: npt.NDArray[np.integer] | None,
+    from_heard: Callable[[Tensor, Tensor], Tensor],
+) -> npt.NDArray[np.float32]:
     rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers)
     out = np.empty((len(rows), network.n_genes), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(rows), PREDICT_CELLS):
             part = rows[start : start + PREDICT_CELLS]
-            nn_idx = neighbors.idx[part]
-            used = np.unique(nn_idx[nn_idx >= 0])
-            if not len(used):
-                used = part[:1].astype(used.dtype)  # padded slots, too, need a row to point at
-            local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
-            senders = sender_rows(network, tissue.expression[used])
-            edges = Edges.from_neighbors(local, neighbors.dist[part], tissue.labels[part]).to(network.device)
-            patterns = network.patterns(senders, edges, blocks=True)
-            heard = network.attend(senders.value, patterns, edges.sender)
-            out[start : start + len(part)] = network.predict(heard, edges.receiver_label).cpu().numpy()
+            out[start : start + len(part)] = from_heard(*hear(network, tissue, neighbors, part)).cpu().numpy()
+    return out
+
+
+def hear(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receivers: npt.NDArray[np.integer],
+) -> tuple[Tensor, Tensor]:
+    """Return what the heads of some receivers hear, (cell, head, d), and the label of each, (cell,), on the device.
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    tissue, neighbors
+        The cells in spatial order, and their neighbors.
+    receivers
+        Rows of the cells wanted, all of which are computed at once; at least one.
+    """
+    nn_idx = neighbors.idx[receivers]
+    used = np.unique(nn_idx[nn_idx >= 0])
+    if not len(used):
+        used = receivers[:1].astype(used.dtype)  # padded slots, too, need a row to point at
+    local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
+    senders = sender_rows(network, tissue.expression[used])
+    edges = Edges.from_neighbors(local, neighbors.dist[receivers], tissue.labels[receivers]).to(network.device)
+    patterns = network.patterns(senders, edges, blocks=True)
+    return network.attend(senders.value, patterns, edges.sender), edges.receiver_label
+
+
+def pair_scores(
+    network: CrossAttentionNetwork,
+    expression: sparse.csr_matrix,
+    wanted: npt.NDArray[np.bool_],
+    *,
+    cells_per_shard: int = PREDICT_CELLS,
+) -> npt.NDArray[np.float32]:
+    """Return base score and distance coefficient of (sender, receiver label) pairs side by side, (pair, 2 head).
+
+    Parameters
+    ----------
+    network
+        The model's network.
+    expression
+        Log-normalised expression, CSR float32 (sender, gene).
+    wanted
+        Pairs to compute, (sender, label); they come in the order of ``np.nonzero(wanted)``.
+    cells_per_shard
+        Senders computed at once at most.
+
+    Raises
+    ------
+    ParameterError
+        If `cells_per_shard` is below 1.
+    """
+    rows = np.flatnonzero(wanted.any(axis=1))
+    out = np.empty((np.count_nonzero(wanted), 2 * network.settings.n_heads), dtype=np.float32)
+    done = 0
+    with torch.inference_mode():
+        for start, stop in shards(len(rows), cells_per_shard):
+            own = rows[start:stop]
+            if not len(own):
+                break  # no pair is wanted
+            pairs = torch.from_numpy(np.flatnonzero(wanted[own])).to(network.device)
+            scores = network.pair_scores(sender_rows(network, expression[own]), pairs, blocks=True)
+            out[done : done + len(pairs)] = scores.cpu().numpy()
+            done += len(pairs)
     return out

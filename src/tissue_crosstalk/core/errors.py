@@ -90,3 +90,21 @@ def is_whole(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number (a truth value is not)."""
     return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Raise :class:`ParameterError` unless a parameter is a whole number of at least `least`."""
+    if not (is_whole(value) and value >= least):  # type: ignore[operator]  # a whole number can be compared
+        raise ParameterError(f"{name} must be {least} or more (a whole number). Got {value!r} instead.")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raise :class:`ParameterError` unless a parameter is a whole number that numpy takes as a seed."""
+    if not (is_whole(value) and 0 <= value < 2**32):  # type: ignore[operator]  # as above
+        raise ParameterError(f"{name} must be a whole number in [0, 2**32). Got {value!r} instead.")
+
+
+def check_between(name: str, value: object, low: float, high: float) -> None:
+    """Raise :class:`ParameterError` unless a parameter is a number strictly between two others."""
+    if not (is_number(value) and low < value < high):  # type: ignore[operator]  # a number can be compared
+        raise ParameterError(f"{name} must be above {low:g} and below {high:g}. Got {value!r} instead.")

@@ -483,14 +483,11 @@ class CrossAttentionNetwork(nn.Module):
         number = torch.zeros(len(occurs), dtype=torch.int64, device=pair_of_edge.device)
         number[pairs] = in_order = torch.arange(len(pairs), device=pair_of_edge.device)
         edge_pair = number[pair_of_edge]  # (cell, neighbor)
-        pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
-        coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
-        base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)
-        base = gather_rows(base, pairs, in_order)
         reach = edges.distance / self.settings.distance_kernel_unit_scale
-        by_pair = torch.cat([base, coefficient], dim=1)  # (pair, 2 head)
+        by_pair = self.pair_scores(senders, pairs, in_order, blocks=blocks)
         if not blocks:
-            return self._softmax(by_pair, edge_pair, reach, edges.absent, edges.order).transpose(1, 2)
+            score = self.edge_scores(by_pair, edge_pair, reach, edges.absent, edges.order)
+            return _softmax_with_dummy(score, self.settings.attention_dummy_score).transpose(1, 2)
         # A few cells at a time, so that what is made of their edges stays in the cache; and by head, as it is stored.
         n_cells, n_neighbors = edge_pair.shape
         out = by_pair.new_empty((self.settings.n_heads, n_cells, n_neighbors))
@@ -498,19 +495,51 @@ class CrossAttentionNetwork(nn.Module):
         for start in range(0, n_cells, size):
             own = slice(start, start + size)
             absent = None if edges.absent is None else edges.absent[own]
-            out[:, own] = self._softmax(by_pair, edge_pair[own], reach[own], absent, None).permute(2, 0, 1)
+            score = self.edge_scores(by_pair, edge_pair[own], reach[own], absent)
+            out[:, own] = _softmax_with_dummy(score, self.settings.attention_dummy_score).permute(2, 0, 1)
         return out.transpose(0, 1)
 
-    def _softmax(
-        self, by_pair: Tensor, edge_pair: Tensor, reach: Tensor, absent: Tensor | None, order: Tensor | None
+    def pair_scores(self, senders: Senders, pairs: Tensor, in_order: Tensor | None = None, *, blocks: bool) -> Tensor:
+        """Return base score and distance coefficient of (sender, receiver label) pairs side by side, (pair, 2 head).
+
+        Parameters
+        ----------
+        senders
+            From :meth:`senders`.
+        pairs
+            ``sender * n_labels + label`` of each pair, int64 (pair,), ascending.
+        in_order
+            0, 1, ..., where gradients are wanted.
+        blocks
+            Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+        """
+        pair_sender, pair_label = pairs // self.n_labels, pairs % self.n_labels
+        coefficient = self.distance_coefficients(senders.embedding, pair_sender, pair_label, blocks=blocks)
+        base = self.base_scores(senders.key, blocks=blocks).reshape(-1, self.settings.n_heads)
+        return torch.cat([gather_rows(base, pairs, in_order), coefficient], dim=1)
+
+    def edge_scores(
+        self, by_pair: Tensor, edge_pair: Tensor, reach: Tensor, absent: Tensor | None, order: Tensor | None = None
     ) -> Tensor:
-        """Return the patterns of some cells, (cell, neighbor, head), from what is known by pair, (pair, 2 head)."""
+        """Return the scores of some cells' edges, (cell, neighbor, head), from what is known of pairs.
+
+        Parameters
+        ----------
+        by_pair
+            From :meth:`pair_scores`, (pair, 2 head).
+        edge_pair
+            Pair of each edge, int64 (cell, neighbor).
+        reach
+            Distance in units of the distance scale, (cell, neighbor).
+        absent
+            Slots that take no part, bool (cell, neighbor), and have the score −inf; None where all do.
+        order
+            Places of the flat `edge_pair` that sort it, where gradients are wanted.
+        """
         n_heads = self.settings.n_heads
         of_edge = gather_rows(by_pair, edge_pair, order)  # (cell, neighbor, 2 head)
         score = of_edge[..., :n_heads] - of_edge[..., n_heads:] * reach[..., None]
-        if absent is not None:
-            score = score.masked_fill(absent[..., None], -math.inf)
-        return _softmax_with_dummy(score, self.settings.attention_dummy_score)
+        return score if absent is None else score.masked_fill(absent[..., None], -math.inf)
 
     def attend(self, value: Tensor, pattern: Tensor, sender: Tensor, order: Tensor | None = None) -> Tensor:
         """Return what each head hears, ``z = sum_j a * v``, (cell, head, d).
@@ -549,6 +578,36 @@ class CrossAttentionNetwork(nn.Module):
             return state
 
         return self._rowwise(normalised, heard.flatten(1), receiver_label[:, None], blocks=blocks)
+
+    def states_by_head(self, heard: Tensor, receiver_label: Tensor) -> Tensor:
+        """Return what the linear head reads where one head alone is heard, (cell, head, embed).
+
+        Parameters
+        ----------
+        heard
+            From :meth:`attend`, (cell, head, d).
+        receiver_label
+            Label of each receiver, (cell,).
+        """
+        query = self.queries().reshape(self.n_labels, 1, -1)[receiver_label]
+        states: Tensor = self.attention_layer.norm_o(self._outputs(heard) + query)
+        return states
+
+    def solo_states(self, value: Tensor, *, blocks: bool = False) -> Tensor:
+        """Return what the linear head would read of one value at full attention, (sender, head, embed).
+
+        Parameters
+        ----------
+        value
+            (sender, head, d).
+        blocks
+            Whether to compute in blocks of one shape (see :data:`ROW_BLOCK`).
+        """
+        return self._rowwise(lambda rows: self.attention_layer.norm_o(self._outputs(rows)), value, blocks=blocks)
+
+    def _outputs(self, heard: Tensor) -> Tensor:
+        """Return ``W_O z`` of each head, (cell, head, embed), of (cell, head, d)."""
+        return torch.bmm(heard.transpose(0, 1), self.attention_layer.W_O.permute(1, 2, 0)).transpose(0, 1)
 
     def predict(self, heard: Tensor, receiver_label: Tensor) -> Tensor:
         """Return the predicted expression, (cell, gene), from what the heads hear, (cell, head, d)."""

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
+from tissue_crosstalk.core.errors import ParameterError, TissueError, did_you_mean, listing
 from tissue_crosstalk.core.expression import Expression, Summary
 from tissue_crosstalk.core.model import Preprocessing, TissueKeys
 from tissue_crosstalk.core.spatial_order import spatial_order
@@ -100,6 +100,25 @@ class TissueCells:
     def with_expression(self, expression: sparse.csr_matrix) -> PreparedTissue:
         """Return the cells with their log-normalised expression, CSR float32 (cell, gene)."""
         return PreparedTissue(**{name.name: getattr(self, name.name) for name in fields(self)}, expression=expression)
+
+    def labels_of(self, names: Sequence[str] | None, parameter: str) -> list[int]:
+        """Return the labels of cell types by name, ascending, each once; None: of all types.
+
+        Raises
+        ------
+        ParameterError
+            If there is no type of that name; `parameter` says who named it.
+        """
+        if names is None:
+            return list(range(len(self.cell_types)))
+        for name in names:
+            if name not in self.cell_types:
+                raise ParameterError(
+                    f"{parameter} names the cell type {name!r}, which there is not."
+                    f"{did_you_mean(str(name), self.cell_types)} "
+                    f"The cell types are {listing(self.cell_types, most=30)}."
+                )
+        return sorted({self.cell_types.index(name) for name in names})
 
 
 @dataclass(frozen=True, eq=False)
