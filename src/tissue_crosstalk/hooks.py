@@ -23,7 +23,7 @@ from kedro.pipeline import Node, Pipeline
 from omegaconf.errors import OmegaConfBaseException
 
 from tissue_crosstalk.core.errors import CrosstalkError, ParameterError
-from tissue_crosstalk.core.files import digest, disk_advice, restore_interrupted
+from tissue_crosstalk.core.files import digest_of_tissue, disk_advice, restore_interrupted
 from tissue_crosstalk.core.provenance import git_commit, package_versions
 from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.params import (
@@ -375,7 +375,7 @@ class RunRecord:
         """
         if path not in self._digests:
             try:
-                self._digests[path] = digest(path)
+                self._digests[path] = digest_of_tissue(path)
             except OSError:
                 return None
         return self._digests[path]

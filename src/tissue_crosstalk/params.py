@@ -41,6 +41,8 @@ UNSET = "none"
 
 RUN_TIME_PARAMETERS = (
     "tissue",
+    "table",
+    "coordinate_system",
     "model",
     "labels_key",
     "coord_key",
@@ -78,8 +80,8 @@ class TissueParams:
     n_neighbors: int | None = Field(default=None, ge=1)
     pad_neighbors: bool = False
 
-    def keys(self, base: TissueKeys | None = None) -> TissueKeys:
-        """Return the keys, those not given from `base`."""
+    def keys(self, base: TissueKeys | None = None, *, section_key: str | None = None) -> TissueKeys:
+        """Return the keys, those not given from `base`; where neither has a section key, the one given."""
         keys = (base or TissueKeys()).override(
             labels_key=self.labels_key,
             coord_key=self.coord_key,
@@ -89,7 +91,7 @@ class TissueParams:
         )
         return replace(
             keys,
-            section_key=None if keys.section_key == UNSET else keys.section_key,
+            section_key=None if keys.section_key == UNSET else keys.section_key or section_key,
             radius_key=None if keys.radius_key == UNSET else keys.radius_key,
             layer=None if keys.layer == UNSET else keys.layer,
         )
