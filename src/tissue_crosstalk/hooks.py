@@ -30,6 +30,7 @@ from tissue_crosstalk.params import (
     DEMO,
     FlavoringParams,
     HubsParams,
+    check_blocks,
     check_hub_flavor,
     check_run_time_parameters,
     check_seed,
@@ -55,9 +56,11 @@ class ParameterChecks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check the names of the run-time parameters, and note whether there is an existing model."""
+        """Check the run-time parameters and all blocks, and note whether there is an existing model."""
         given = context._runtime_params or {}
         check_run_time_parameters(given)
+        with suppress(MissingConfigException):
+            check_blocks(context.config_loader["parameters"], given)  # before Kedro, which shows pydantic's own words
         self._existing_model = given.get("model") or context.config_loader["globals"].get("model")
 
     @hook_impl(wrapper=True)  # before anything is written, and before kedro-mlflow opens a run, which would stay open
