@@ -240,11 +240,13 @@ def check_blocks(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> Non
             said = None if name == "sweep" else blocks.get(name)  # kedro sweep alone reads it, and checks it
             if said is not None and not (prefix and _same_errors(kind, said, parameters.get(name))):
                 wrong += _errors_of(kind, said, f"{prefix}{name}", given)
+    if len(wrong) == 1:
+        raise ParameterError(f"{wrong[0]} Set it with --params=<name>=<value>, or in a file of conf.")
     if wrong:
-        many = "are not as they" if len(wrong) > 1 else "is not as it"
+        lines = "\n".join(f"- {line}" for line in wrong)
         raise ParameterError(
-            f"{len(wrong)} parameter{'s' * (len(wrong) > 1)} {many} must be. Set {'them' if len(wrong) > 1 else 'it'} "
-            "with --params=<name>=<value>, or in a file of conf:\n" + "\n".join(f"- {line}" for line in wrong)
+            f"{len(wrong)} parameters are not as they must be. Set them with --params=<name>=<value>, or in a file of "
+            f"conf:\n{lines}"
         )
 
 
