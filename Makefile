@@ -6,10 +6,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 
-.PHONY: help install run test lint unit real audit viz lab ui
+.PHONY: help install run study test lint unit real audit viz lab ui
 
 help:  ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[A-Za-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([A-Za-z0-9_-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 install: $(INSTALLED)  ## Make .venv with every dependency pinned
 
@@ -23,6 +23,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: $(INSTALLED)  ## Simulate a tissue, train a model, and run the main job to figures and an MLflow run
 	$(BIN)/kedro run --pipelines=demo
 	@$(BIN)/python -m tissue_crosstalk.outputs demo
+
+# Through the environment: a name with a quote or a dollar sign is a name, not a command.
+study: export STUDY_NAME := $(value NAME)
+study: export STUDY_TISSUE := $(value TISSUE)
+study: $(INSTALLED)  ## Configure a study of your tissue: make study NAME=embryo TISSUE=path/to/embryo.h5ad
+	@test -n "$$STUDY_NAME" && test -n "$$STUDY_TISSUE" \
+	  || { echo "Say make study NAME=embryo TISSUE=path/to/embryo.h5ad (NAME of the study, TISSUE its file)"; exit 2; }
+	@$(BIN)/python -m tissue_crosstalk.new_study $(ARGS) -- "$$STUDY_NAME" "$$STUDY_TISSUE"
 
 test: $(INSTALLED) lint unit  ## Lint, types, layers and tests
 

@@ -951,8 +951,8 @@ FILES = [
         "xenium.zarr",
         spatialdata,
         (
-            "'{path}' is not an AnnData: it has 'points', 'tables'. It is a SpatialData store: name the "
-            "folder of its table, such as '{path}/tables/table'.",
+            "'{path}' is a SpatialData store without a table: it has 'points', 'tables'. The expression of cells is in "
+            "a table; write the store with one.",
         ),
     ),
 ]

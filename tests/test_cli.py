@@ -187,7 +187,7 @@ def test_the_grid_of_the_configuration_but_for_what_is_given(
         (["--grid", "n_neighbors=5", "--pipelines=trainng"], {}, "Did you mean 'training'?"),
         ([], {"studdy": "x"}, "Did you mean 'study'?"),
         ([], {"model": "some/model"}, "a sweep trains its own"),
-        ([], {"training.batch_size": "x"}, "training.batch_size: Input should be a valid integer"),
+        ([], {"training.batch_size": "x"}, "training.batch_size=x: must be a valid integer"),
         ([], {"sweep.grid": 3}, "parameters_sweep.yml must have lists of values by name under grid. sweep.grid"),
     ],
 )

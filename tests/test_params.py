@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +17,17 @@ from sessions import PROJECT
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.params import (
+    RUN_TIME_PARAMETERS,
     STAGE_PARAMS,
     FlavoringParams,
     HubsParams,
     ReportingParams,
     TissueParams,
     TrainingParams,
+    check_blocks,
     check_run_time_parameters,
     demo_study,
+    flat_fields,
     network_threshold,
     study_name,
     user_study,
@@ -111,6 +117,104 @@ def test_all_errors_of_a_block_come_together() -> None:
 def test_errors_say_what_was_expected(kind: type, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         kind(**given)
+
+
+KEY = re.compile(r"( *)([\w.]+): *([^#]*?) *(#.*)?")
+DOCUMENTED = ["globals", "parameters", *(f"parameters_{stage}" for stage in STAGE_PARAMS if stage != "tissue_reading")]
+RANGE = re.compile(r"at least|above|any number|\bfrom \d")
+
+
+def documented_keys(name: str) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and comment of each key of a file in conf/base, but for what the demo has otherwise."""
+    path: list[str] = []
+    lines = (PROJECT / "conf" / "base" / f"{name}.yml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        found = KEY.fullmatch(line)
+        if found is None:
+            continue
+        indent, key, value, comment = found.groups()
+        path = [*path[: len(indent) // 2], key]
+        rest = itertools.takewhile(lambda later: re.match(r" +#", later), lines[number + 1 :])
+        if value and path[0] != "demo":
+            yield ".".join(path), value, " ".join([comment or "", *rest])
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_key_of_conf_says_what_it_does(name: str) -> None:
+    keys = list(documented_keys(name))
+    assert keys
+    for key, value, comment in keys:
+        assert len(comment.split()) > 2, f"{key} in {name}.yml needs a comment: what it does, unit and range"
+        if name != "parameters_sweep" and re.fullmatch(r"-?\d[\d.e+-]*", value):
+            assert RANGE.search(comment), f"the comment of {key} in {name}.yml must say its range"
+
+
+def test_every_documented_key_is_a_parameter() -> None:
+    flat = {name for block, kind in STAGE_PARAMS.items() if block != "sweep" for name, _ in flat_fields(kind(), block)}
+    keys = {key for name in DOCUMENTED for key, _, _ in documented_keys(name)}
+    of_blocks = {key for key in keys if key.partition(".")[0] in STAGE_PARAMS and not key.startswith("sweep.")}
+    assert of_blocks == flat
+    assert {key for key in keys if "." not in key} == {*RUN_TIME_PARAMETERS} - {"parent_run"}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"hubs": {"n_clusters": 0}}, "hubs.n_clusters=0: n_clusters must be at least 1 (a whole number), or null to "
+         "choose it. Got 0 instead."),
+        ({"hubs": {"n_clusters": "abc"}}, "hubs.n_clusters=abc: must be a valid integer, unable to parse string as an "
+         "integer."),
+        ({"hubs": {"n_cluster": 2}}, "hubs.n_cluster=2: there is no such parameter. Did you mean 'n_clusters'? hubs "),
+        ({"training": {"network": {"n_heads": 0}}}, "training.network.n_heads=0: network setting 'n_heads' must be a "
+         "whole number from 1 to 16777216. Got 0 instead."),
+        ({"training": {"network": {"n_head": 3}}}, "training.network.n_head=3: there is no such parameter. Did you "
+         "mean 'n_heads'? training.network has n_heads, "),
+        ({"training": {"network": 3}}, "training.network=3: "),
+        ({"training": {"validation_split": "x"}}, "training.validation_split=x: must be 'blocks', 'cells' or 'both'."),
+        ({"training": {"attention_penalty_end": 2}}, "training.attention_penalty_end=2: attention_penalty_end must be "
+         "at least 10. Got 2 instead."),
+        ({"demo": {"training": {"max_epochs": 0}}}, "demo.training.max_epochs=0: max_epochs must be at least 1. Got 0 "
+         "instead."),
+        ({"n_neighbors": 0}, "n_neighbors=0: must be greater than or equal to 1."),
+        ({"tissue_reading": {"n_neighbors": 0}}, "tissue_reading.n_neighbors=0: must be greater than or equal to 1."),
+        ({"log_normalised": "perhaps"}, "log_normalised=perhaps: must be a valid boolean, unable to interpret input."),
+        ({"reporting": {"bin_size": 0}}, "reporting.bin_size=0: must be greater than 0."),
+        ({"reporting": 3}, "reporting=3: this is a block of parameters. Name one, such as reporting.max_distance."),
+        ({"flavoring": {"flavors": "vanila"}}, "flavoring.flavors=vanila: unknown flavor 'vanila'. Did you mean "
+         "'vanilla'? "),
+        ({"simulation": {"n_genes": 0}}, "simulation.n_genes=0: n_genes must be at least 1. Got n_genes=0 "
+         "instead."),
+        ({"cluster": {"timeout": 0}}, "cluster.timeout=0: cluster.timeout must be positive. Got 0.0 instead."),
+    ],
+)  # fmt: skip
+def test_errors_name_a_parameter_as_the_command_line_does(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check_blocks(parameters("base", **given), given)
+    assert str(caught.value).startswith(line)
+    assert str(caught.value).endswith(" Set it with --params=<name>=<value>, or in a file of conf.")
+
+
+def test_the_parameters_of_all_environments_are_right() -> None:
+    for env in ("base", "test", "paper", "dask"):
+        check_blocks(parameters(env), {})
+
+
+def test_errors_of_two_blocks_come_together() -> None:
+    given = {"hubs": {"min_cells": 0}, "training": {"patience": "x", "batch_size": 1.5}}
+    with pytest.raises(ParameterError) as caught:
+        check_blocks(parameters("base", **given), given)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "- training.batch_size=1.5",
+        "- training.patience=x",
+        "- hubs.min_cells=0",
+    ]
+
+
+def test_a_field_without_its_block() -> None:
+    with pytest.raises(ParameterError, match="field of a block: --params=hubs.n_clusters=<value>"):
+        check_run_time_parameters(["n_clusters"])
+    with pytest.raises(ParameterError, match="--params=training.device or extraction.device=<value>"):
+        check_run_time_parameters(["device"])
 
 
 def test_names_from_the_command_line() -> None:

@@ -9,13 +9,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tissue_crosstalk.api import AttentionModule, train_model
     from tissue_crosstalk.core.checkpoint import load_model, save_model
+    from tissue_crosstalk.core.tissue_file import read_tissue
 
-__all__ = ["AttentionModule", "load_model", "save_model", "train_model"]
+__all__ = ["AttentionModule", "load_model", "read_tissue", "save_model", "train_model"]
 
 _HOMES = {
     "AttentionModule": "tissue_crosstalk.api",
     "train_model": "tissue_crosstalk.api",
     "load_model": "tissue_crosstalk.core.checkpoint",
+    "read_tissue": "tissue_crosstalk.core.tissue_file",
     "save_model": "tissue_crosstalk.core.checkpoint",
 }
 

@@ -63,7 +63,8 @@ def train_model(
     adata
         The tissue; it is not changed.
     keys
-        Where it holds what; None: ``obs["cell_type"]``, ``obsm["spatial"]``, ``X``, one section.
+        Where it holds what; None: ``obs["cell_type"]``, ``obsm["spatial"]``, ``X``, one section. Of a table of
+        SpatialData, each region is a section.
     n_neighbors
         Neighbors per cell.
     log_normalised
@@ -101,10 +102,13 @@ def train_model(
     """
     from tissue_crosstalk.core import training
     from tissue_crosstalk.core.model import TissueKeys as Keys
-    from tissue_crosstalk.core.tissue import prepare_tissue
+    from tissue_crosstalk.core.spatialdata_store import default_section_key
+    from tissue_crosstalk.core.tissue import check_is_tissue, prepare_tissue
     from tissue_crosstalk.core.training_checkpoint import TrainingCheckpoint
 
-    tissue = prepare_tissue(adata, keys or Keys(), log_normalised=log_normalised)
+    check_is_tissue(adata)
+    keys = keys or Keys(section_key=default_section_key(adata))
+    tissue = prepare_tissue(adata, keys, log_normalised=log_normalised)
     kept = None if checkpoint is None else TrainingCheckpoint(Path(checkpoint))
     model, _ = training.train_model(
         tissue,
@@ -211,6 +215,7 @@ class AttentionModule:
 
         from tissue_crosstalk.core.attention import extract_attention
         from tissue_crosstalk.core.spatial_order import shards
+        from tissue_crosstalk.core.spatialdata_store import default_section_key
         from tissue_crosstalk.core.tissue import check_is_tissue
 
         check_flavors([flavor])
@@ -228,7 +233,10 @@ class AttentionModule:
                 f"batch_size must be at least 1 (a whole number), or None. Got {batch_size!r} instead."
             )
         receivers = _positions(indices, adata.n_obs)
-        tissue, neighbors = prepare_for_model(adata, model, log_normalised=log_normalised, pad_neighbors=pad_neighbors)
+        keys = model.keys if model.keys.section_key else model.keys.override(section_key=default_section_key(adata))
+        tissue, neighbors = prepare_for_model(
+            adata, model, keys, log_normalised=log_normalised, pad_neighbors=pad_neighbors
+        )
 
         in_tissue_order = tissue.in_tissue_order()
         rows = in_tissue_order[receivers]  # of the receivers, in the order asked for

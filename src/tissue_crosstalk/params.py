@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from tissue_crosstalk.core import terms
@@ -41,6 +41,8 @@ UNSET = "none"
 
 RUN_TIME_PARAMETERS = (
     "tissue",
+    "table",
+    "coordinate_system",
     "model",
     "labels_key",
     "coord_key",
@@ -78,8 +80,8 @@ class TissueParams:
     n_neighbors: int | None = Field(default=None, ge=1)
     pad_neighbors: bool = False
 
-    def keys(self, base: TissueKeys | None = None) -> TissueKeys:
-        """Return the keys, those not given from `base`."""
+    def keys(self, base: TissueKeys | None = None, *, section_key: str | None = None) -> TissueKeys:
+        """Return the keys, those not given from `base`; where neither has a section key, the one given."""
         keys = (base or TissueKeys()).override(
             labels_key=self.labels_key,
             coord_key=self.coord_key,
@@ -89,7 +91,7 @@ class TissueParams:
         )
         return replace(
             keys,
-            section_key=None if keys.section_key == UNSET else keys.section_key,
+            section_key=None if keys.section_key == UNSET else keys.section_key or section_key,
             radius_key=None if keys.radius_key == UNSET else keys.radius_key,
             layer=None if keys.layer == UNSET else keys.layer,
         )
@@ -216,11 +218,100 @@ def flat_fields(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
+def check_blocks(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check all blocks of the parameters, and those of the demo.
+
+    Parameters
+    ----------
+    parameters
+        As the configuration has them, with the run-time parameters.
+    given
+        The run-time parameters.
+
+    Raises
+    ------
+    ParameterError
+        With a line for each that is wrong, which names it as the command line does.
+    """
+    wrong: list[str] = []
+    demo = parameters.get(DEMO)
+    for prefix, blocks in (("", parameters), (f"{DEMO}.", demo if isinstance(demo, Mapping) else {})):
+        for name, kind in STAGE_PARAMS.items():
+            said = None if name == "sweep" else blocks.get(name)  # kedro sweep alone reads it, and checks it
+            if said is not None and not (prefix and _same_errors(kind, said, parameters.get(name))):
+                wrong += _errors_of(kind, said, f"{prefix}{name}", given)
+    if len(wrong) == 1:
+        raise ParameterError(f"{wrong[0]} Set it with --params=<name>=<value>, or in a file of conf.")
+    if wrong:
+        lines = "\n".join(f"- {line}" for line in wrong)
+        raise ParameterError(
+            f"{len(wrong)} parameters are not as they must be. Set them with --params=<name>=<value>, or in a file of "
+            f"conf:\n{lines}"
+        )
+
+
+def _same_errors(kind: type, one: Any, other: Any) -> bool:
+    """Return whether two blocks are wrong in the same way: the demo's may be those of the user's tissue."""
+    return bool(_errors_of(kind, one, "", {})) and _errors_of(kind, one, "", {}) == _errors_of(kind, other, "", {})
+
+
+def _errors_of(kind: type, said: Any, block: str, given: Mapping[str, Any]) -> list[str]:
+    """Return a line for each error of a block."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(said, Mapping):
+        return [f"{block}={said}: this is a block of parameters. Name one, such as {block}.{fields[0]}."]
+    try:
+        kind(**{str(name): value for name, value in said.items()})
+    except ValidationError as error:
+        return [_line(kind, dict(said), one, block, given) for one in error.errors()]
+    return []
+
+
+def _line(kind: type, said: Any, error: Any, block: str, given: Mapping[str, Any]) -> str:
+    place, message, known = [str(part) for part in error["loc"]], str(error["msg"]), kind
+    for part in place:
+        inner = next((field.type for field in dataclasses.fields(known) if field.name == part), None)
+        if not dataclasses.is_dataclass(inner) and part == "network":
+            inner = NetworkSettings
+        if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
+            break
+        known, said = inner, said.get(part) if isinstance(said, Mapping) else None
+    names = [field.name for field in dataclasses.fields(known)]
+    if error["type"] == "unexpected_keyword_argument":
+        among = ".".join([block, *place[:-1]])
+        message = f"there is no such parameter.{did_you_mean(place[-1], names)} {among} has {', '.join(names)}."
+    elif error["type"] == "value_error":  # of a whole block, whose text names the field
+        message = message.removeprefix("Value error, ")
+        named = {name: found.start() for name in names if (found := re.search(rf"\b{name}\b", message))}
+        place += sorted(named, key=lambda name: named[name])[:1]
+    else:
+        message = re.sub(r"^Input should", "must", message) + "."
+    full = ".".join([block, *place]) if block else ".".join(place)
+    if block == "tissue_reading" and place[-1] in RUN_TIME_PARAMETERS and place[-1] not in _given(given, block):
+        full = place[-1]
+    value = said.get(place[-1]) if isinstance(said, Mapping) and place and place[-1] in said else error.get("input")
+    shown = "" if isinstance(value, Mapping) or value is None or "Args" in type(value).__name__ else f"={value}"
+    return f"{full}{shown}: {message}"
+
+
+def _given(given: Mapping[str, Any], block: str) -> Mapping[str, Any]:
+    found = given.get(block)
+    return found if isinstance(found, Mapping) else {}
+
+
 def check_run_time_parameters(names: Iterable[str]) -> None:
     """Raise :class:`ParameterError` for a run-time parameter that nothing would read, with a hint at the nearest."""
     known = (*RUN_TIME_PARAMETERS, *STAGE_PARAMS, "demo")
     for name in names:
         if name not in known:
+            blocks = [
+                block for block, kind in STAGE_PARAMS.items() if name in {f.name for f in dataclasses.fields(kind)}
+            ]
+            if blocks:
+                meant = " or ".join(f"{block}.{name}" for block in blocks)
+                raise ParameterError(
+                    f"unknown run-time parameter {name!r}. It is a field of a block: --params={meant}=<value>."
+                )
             raise ParameterError(
                 f"unknown run-time parameter {name!r}.{did_you_mean(name, known)} "
                 f"Known are {', '.join(RUN_TIME_PARAMETERS)}, and the blocks {', '.join(STAGE_PARAMS)}."

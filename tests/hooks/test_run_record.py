@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read_is_tagged_without_its_hash(tmp_path: Path, m
     def refused(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(run_record, "digest", refused)
+    monkeypatch.setattr(run_record, "digest_of_tissue", refused)
     tissue = tmp_path / "tissue.h5ad"
     tissue.write_bytes(b"no tissue")
     with pytest.raises(Exception, match=r"tissue\.h5ad.* is not an h5ad file"):

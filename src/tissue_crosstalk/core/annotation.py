@@ -158,7 +158,9 @@ class AnnotatedFile:
             for name in sorted(set(old) - {"obs", "uns", "obsm", "obsp"}):
                 copy_element(old, new, name)
             for name in ("obsm", "obsp"):
-                entries = getattr(added, name)
+                entries = dict(getattr(added, name))
+                if name == "obsm":  # places that are not the file's
+                    entries |= {key: self.tissue.obsm[key] for key in getattr(self.tissue, "placed", ())}
                 write_elem(new, name, entries, dataset_kwargs=kwargs)
                 for key in sorted(set(old.get(name, ())) - set(entries)):
                     copy_element(old[name], new[name], key)

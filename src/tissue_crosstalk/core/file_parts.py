@@ -56,8 +56,51 @@ def check_parts(group: Any, path: Path) -> None:
     if isinstance(group, h5py.Group):
         _check_sizes(_hdf5_parts(group, path), path, path.stat().st_size)
     else:
-        n_bytes = sum(entry.stat().st_size for entry in _files(path, path.resolve()))
-        _check_sizes(_zarr_parts(group, path), path, n_bytes)
+        _check_sizes(_zarr_parts(group, path), path, check_files(path))
+
+
+def check_files(path: Path) -> int:
+    """Check that all files of a zarr store are its own, and return their bytes.
+
+    Raises
+    ------
+    TissueError
+        If one of them is a link to another place, or neither a file nor a folder.
+    """
+    return sum(entry.stat().st_size for entry in _files(path, path.resolve()))
+
+
+def check_parquet(path: Path) -> None:
+    """Check what a parquet file, or a folder of them, declares; none of its values are read.
+
+    Raises
+    ------
+    TissueError
+        If it is damaged, has another file in it, or declares a size that the bytes on disk cannot account for.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_dir():
+            continue
+        if file.suffix != ".parquet":  # such as _metadata, which can name files elsewhere
+            raise TissueError(
+                f"{file} must be a parquet file, as all in {path}. It is another, and is not read. {_HINT}"
+            )
+        try:
+            declared = pq.read_metadata(file)
+        except (pa.ArrowException, OSError) as error:
+            said = next(iter(str(error).splitlines()), "")[:200]
+            raise TissueError(f"{file} cannot be read as a parquet file: {said} {_HINT}") from error
+        on_disk = file.stat().st_size
+        groups = sum(declared.row_group(group).total_byte_size for group in range(declared.num_row_groups))
+        n_bytes = max(groups, 8 * declared.num_rows * declared.num_columns)  # equal values take next to no bytes
+        if n_bytes > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * on_disk):
+            raise TissueError(
+                f"{file} must be of a size that the file can hold. It declares {n_bytes} bytes, but {on_disk} bytes "
+                f"are there: it is damaged, or made to exhaust the memory. {_HINT}"
+            )
 
 
 def _check_sizes(parts: Iterator[tuple[str, int, tuple[int, ...], tuple[int, ...]]], path: Path, on_disk: int) -> None:

@@ -345,6 +345,20 @@ def digest(path: Path) -> str:
     return whole.hexdigest()
 
 
+NOT_READ: Final = ("images", "labels")
+
+
+def digest_of_tissue(path: Path) -> str:
+    """Return the hash of a tissue's file or folder (see :func:`digest`): of SpatialData all but images and labels."""
+    if not (path / "tables").is_dir():  # an AnnData store has nothing of that name
+        return digest(path)
+    whole = hashlib.sha256()
+    for part in sorted(path.iterdir()):
+        if part.name not in NOT_READ:
+            whole.update(part.name.encode() + b"\0" + digest(part).encode())
+    return whole.hexdigest()
+
+
 @functools.lru_cache(maxsize=4096)
 def _digest_of_file(path: Path, *state: int) -> str:  # noqa: ARG001 - the state tells files of one name apart
     with path.open("rb") as file:

@@ -25,7 +25,7 @@ from scipy import sparse
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.expression import Normalisation, RowShuffle, Summary
-from tissue_crosstalk.core.files import Finished, Workspace, clear, digest, writing
+from tissue_crosstalk.core.files import Finished, Workspace, clear, digest_of_tissue, writing
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.neighbors import (
@@ -38,7 +38,7 @@ from tissue_crosstalk.core.neighbors import (
 )
 from tissue_crosstalk.core.repeated_warnings import collected, tell
 from tissue_crosstalk.core.tissue import PreparedTissue, TissueCells, prepare_cells, prepare_tissue
-from tissue_crosstalk.core.tissue_file import RowReader, source_of
+from tissue_crosstalk.core.tissue_file import RowReader, source_of, store_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -408,10 +408,10 @@ def store_model_input(
                 )
             cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
             neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
-            source = source_of(adata)
+            store = store_of(adata)
             made = {
                 FINGERPRINT: fingerprint,
-                TISSUE_SHA256: None if source is None else digest(source),
+                TISSUE_SHA256: None if store is None else digest_of_tissue(store),
                 WARNED: json.dumps(warned),
             }
             with writing(place):

@@ -69,9 +69,11 @@ class SimulationSettings:
     def __post_init__(self) -> None:
         def require(holds: object, expected: str) -> None:
             if not holds:
-                raise ParameterError(f"simulation: {expected}. Got {asdict(self)} instead.")
+                got = ", ".join(f"{name}={value}" for name, value in asdict(self).items() if name in expected)
+                raise ParameterError(f"{expected}. Got {got} instead.")
 
-        require(min(self.n_cells, self.n_genes, self.n_sections) >= 1, "sizes must be at least 1")
+        for name in ("n_cells", "n_genes", "n_sections"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
         require(self.n_interactions >= 0, "n_interactions must be at least 0")
         require(
             self.n_cell_types >= self.n_interactions + 1 + (self.n_interactions > 0),
@@ -79,12 +81,13 @@ class SimulationSettings:
         )
         require(0 < self.genes_per_interaction <= self.n_genes, "genes_per_interaction must be in [1, n_genes]")
         require(
-            0 < self.length_scale_min <= self.length_scale_max, "0 < length_scale_min <= length_scale_max must hold"
+            0 < self.length_scale_min <= self.length_scale_max,
+            "length_scale_min must be above 0 and at most length_scale_max",
         )
         require(0 < self.sender_region <= 1, "sender_region must be in (0, 1]")
         require(
             self.sender_share > 0 and self.sender_share * self.n_interactions < 1,
-            "sender_share must be positive, and all senders together less than the whole",
+            "sender_share must be positive, and n_interactions times sender_share below 1",
         )
         require(self.mean_counts > 0, "mean_counts must be positive")
 

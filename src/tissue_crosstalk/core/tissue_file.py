@@ -1,4 +1,4 @@
-"""A tissue (AnnData) whose matrices stay in its file, h5ad or zarr, to be read by rows.
+"""A tissue (AnnData) whose matrices stay in its file, h5ad or zarr, to be read by rows; also a table of SpatialData.
 
 Names, labels, coordinates and what else is small is in memory. ``X``, ``layers`` and ``obsp`` are on disk, dense or
 sparse; ``raw`` is left there.
@@ -6,6 +6,7 @@ sparse; ``raw`` is left there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_crosstalk.core.errors import TissueError, listing
-from tissue_crosstalk.core.file_parts import READ_AS_A_WHOLE, check_parts
+from tissue_crosstalk.core.file_parts import READ_AS_A_WHOLE, check_files, check_parts
+from tissue_crosstalk.core.spatialdata_store import ATTRIBUTES, TABLES, choose_table, is_spatialdata, place_cells
 
 if TYPE_CHECKING:
     import h5py
@@ -37,18 +39,33 @@ LONGEST_GAP = 256
 
 
 class TissueFile(AnnData):  # type: ignore[misc]  # anndata has no types
-    """An AnnData whose matrices stay in the file `source`."""
+    """An AnnData whose matrices stay in the file `source`.
+
+    Attributes
+    ----------
+    source
+        The h5ad file, or the folder of the zarr store, or of the table in a SpatialData store.
+    store
+        What was opened: `source`, or the SpatialData store.
+    placed
+        Keys of ``obsm`` that are not as in the file.
+    """
 
     source: Path
+    store: Path
+    placed: frozenset[str] = frozenset()
 
 
-def open_tissue(path: Path) -> AnnData:
+def open_tissue(path: Path, table: str | None = None, coordinate_system: str | None = None) -> AnnData:
     """Open a tissue without reading its matrices.
 
     Parameters
     ----------
     path
-        An h5ad file, or the folder of a zarr store.
+        An h5ad file, or the folder of a zarr store, of an AnnData or of SpatialData.
+    table, coordinate_system
+        See :func:`~tissue_crosstalk.core.spatialdata_store.choose_table` and
+        :func:`~tissue_crosstalk.core.spatialdata_store.place_cells`, also for the errors. Of SpatialData alone.
 
     Returns
     -------
@@ -60,9 +77,76 @@ def open_tissue(path: Path) -> AnnData:
     TissueError
         If it is not an AnnData, is damaged, or :func:`~tissue_crosstalk.core.file_parts.check_parts` refuses it.
     """
-    group = _open(path)
     with damage_named(path, "the root"):
-        return _opened(group, path)
+        source = _table_folder(path, table, coordinate_system)
+    group = _open(source)
+    with damage_named(source, "the root"):
+        tissue = _opened(group, source)
+        if source != path:
+            if "region_key" in group.attrs:  # as spatialdata has it when it reads the table
+                said = {name: group.attrs.get(name) for name in ("region", "region_key", "instance_key")}
+                tissue.uns.setdefault(ATTRIBUTES, said)
+            tissue.store = path
+            tissue.placed = frozenset(place_cells(tissue, path, coordinate_system))
+        return tissue
+
+
+def read_tissue(
+    path: str | os.PathLike[str], *, table: str | None = None, coordinate_system: str | None = None
+) -> AnnData:
+    """Read a tissue, all of it, as the pipelines do: an h5ad file, or a zarr store of AnnData or SpatialData.
+
+    Parameters
+    ----------
+    path, table, coordinate_system
+        See :func:`open_tissue`, also for the errors.
+
+    Returns
+    -------
+    AnnData
+        Of SpatialData the table, with the places of its cells in ``obsm["spatial"]``.
+    """
+    import anndata
+
+    opened = open_tissue(Path(path), table, coordinate_system)
+    source = source_of(opened)
+    if source is None:
+        return opened
+    with damage_named(source, "the root"):
+        adata = anndata.read_zarr(source) if source.is_dir() else anndata.read_h5ad(source)
+    if source != store_of(opened):
+        adata.obs, adata.uns = opened.obs, opened.uns
+        adata.obsm.update({key: opened.obsm[key] for key in opened.placed})
+    return adata
+
+
+def table_folder(path: Path, table: str | None) -> Path:
+    """Return the folder of the table to read in a SpatialData store; of anything else `path` itself.
+
+    Raises
+    ------
+    TissueError
+        As :func:`~tissue_crosstalk.core.spatialdata_store.choose_table`.
+    """
+    return _table_folder(path, table, None)
+
+
+def _table_folder(path: Path, table: str | None, coordinate_system: str | None) -> Path:
+    if path.is_dir():
+        import zarr
+
+        _check_kind(path)
+        check_files(path)  # before anything in it is opened
+        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+        if is_spatialdata(root):
+            return path / TABLES / choose_table(root, path, table)
+    for name, given in (("table", table), ("coordinate_system", coordinate_system)):
+        if given is not None and path.exists():
+            raise TissueError(
+                f"{name}={given} is of SpatialData stores, but {str(path)!r} is none. Leave it out, or name a "
+                "SpatialData store."
+            )
+    return path
 
 
 def _opened(group: Any, path: Path) -> AnnData:
@@ -91,7 +175,7 @@ def _opened(group: Any, path: Path) -> AnnData:
     with damage_named(path, "X"):
         x = _lazy(group["X"]) if "X" in group else None
     tissue = TissueFile(X=x, **parts)
-    tissue.source = path
+    tissue.source = tissue.store = path
     return tissue
 
 
@@ -121,8 +205,6 @@ def _remedy(path: Path, group: Any) -> str:
     """Return how to get at an AnnData in or from what is none."""
     if "mod" in group:
         return f"It is a MuData of {listing(sorted(group['mod']))}: write the one with the expression with write_h5ad."
-    if "tables" in group:
-        return f"It is a SpatialData store: name the folder of its table, such as '{path}/tables/table'."
     if "matrix" in group:
         return (
             "It is a 10x file: read it with scanpy.read_10x_h5, add cell types and coordinates, and write it with "
@@ -155,6 +237,11 @@ def damage_named(path: Path, key: str) -> Iterator[None]:
 def source_of(adata: AnnData) -> Path | None:
     """Return the file that a tissue was opened from; None for one in memory."""
     return getattr(adata, "source", None)
+
+
+def store_of(adata: AnnData) -> Path | None:
+    """Return what a tissue was opened from, where it is a table the whole SpatialData store; None for one in memory."""
+    return getattr(adata, "store", None)
 
 
 @contextmanager

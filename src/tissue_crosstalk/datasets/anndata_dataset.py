@@ -34,7 +34,8 @@ else:
 class AnnDataDataset(Base):
     """Loads and saves an AnnData object from and to an h5ad file, on any filesystem that fsspec knows.
 
-    Loads zarr stores (folders), too, where they are local.
+    Loads zarr stores (folders), too, where they are local, and of SpatialData stores one table with the places of its
+    cells.
 
     Examples
     --------
@@ -61,6 +62,8 @@ class AnnDataDataset(Base):
         *,
         filepath: str,
         lazy: bool = False,
+        table: str | None = None,
+        coordinate_system: str | None = None,
         load_args: dict[str, Any] | None = None,
         save_args: dict[str, Any] | None = None,
         version: Version | None = None,
@@ -77,6 +80,11 @@ class AnnDataDataset(Base):
         lazy
             Leave ``X``, ``layers`` and ``obsp`` in the file, and ``raw`` out (local files only). What reads them reads
             rows.
+        table
+            Of a SpatialData store: name of the table; None: the only one.
+        coordinate_system
+            Of a SpatialData store: system in which its regions say where the cells are; None: the table's own
+            ``obsm["spatial"]``, else ``global``.
         load_args
             Of :func:`anndata.read_h5ad`, where not lazy.
         save_args
@@ -92,6 +100,9 @@ class AnnDataDataset(Base):
         self._protocol = protocol
         self._fs = fsspec.filesystem(protocol, **(credentials or {}), **(fs_args or {}))
         self._lazy = lazy
+        # A name can be a number, which the command line takes for one.
+        self._table = None if table is None else str(table)
+        self._coordinate_system = None if coordinate_system is None else str(coordinate_system)
         self._load_args = load_args or {}
         self._save_args = save_args or {}
         self.metadata = metadata
@@ -118,7 +129,7 @@ class AnnDataDataset(Base):
             )
         try:
             if self._protocol == "file" and self._lazy:
-                return open_tissue(Path(path))
+                return open_tissue(Path(path), self._table, self._coordinate_system)
             if self._protocol == "file":
                 return self._read(Path(path), self._load_args)
             with tempfile.TemporaryDirectory() as folder:  # HDF5 needs a real file
@@ -137,11 +148,13 @@ class AnnDataDataset(Base):
         """Read all of a file, once it is known that its parts are its own."""
         import anndata
 
-        from tissue_crosstalk.core.tissue_file import open_group
+        from tissue_crosstalk.core.tissue_file import open_group, read_tissue
 
+        if path.is_dir():
+            return read_tissue(path, table=self._table, coordinate_system=self._coordinate_system)
         with open_group(path):
             pass
-        return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path, **load_args)
+        return anndata.read_h5ad(path, **load_args)
 
     def save(self, data: AnnData | H5adWriter | Finished) -> None:
         """Save the AnnData object; the file appears whole or not at all. One that is finished goes to its place."""
@@ -181,7 +194,9 @@ class AnnDataDataset(Base):
             if self._protocol == "file" and Path(path).is_dir():
                 import zarr
 
-                description = _described(zarr.open_group(path, mode="r"))
+                from tissue_crosstalk.core.tissue_file import table_folder
+
+                description = _described(zarr.open_group(table_folder(Path(path), self._table), mode="r"))
             else:
                 with self._fs.open(path, "rb") as raw, h5py.File(raw) as file:
                     description = _described(file)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -14,6 +16,7 @@ from tissue_crosstalk.hooks._pipelines import parameters_of
 from tissue_crosstalk.params import (
     FlavoringParams,
     HubsParams,
+    check_blocks,
     check_hub_flavor,
     check_run_time_parameters,
     check_seed,
@@ -28,9 +31,11 @@ class ParameterChecks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check the names of the run-time parameters, and note whether there is an existing model."""
+        """Check the run-time parameters and all blocks, and note whether there is an existing model."""
         given = context._runtime_params or {}
         check_run_time_parameters(given)
+        with suppress(MissingConfigException):
+            check_blocks(context.config_loader["parameters"], given)  # before Kedro, which shows pydantic's own words
         self._existing_model = given.get("model") or context.config_loader["globals"].get("model")
 
     @hook_impl(wrapper=True)  # before anything is written, and before kedro-mlflow opens a run, which would stay open

@@ -13,7 +13,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
-from tissue_crosstalk.core.files import digest
+from tissue_crosstalk.core.files import digest_of_tissue
 from tissue_crosstalk.core.provenance import git_commit, package_versions
 from tissue_crosstalk.datasets import AnnDataDataset, ModelDataset
 from tissue_crosstalk.hooks._pipelines import TISSUES, parameters_of, without_namespace
@@ -124,7 +124,7 @@ class RunRecord:
         """
         if path not in self._digests:
             try:
-                self._digests[path] = digest(path)
+                self._digests[path] = digest_of_tissue(path)
             except OSError:
                 return None
         return self._digests[path]

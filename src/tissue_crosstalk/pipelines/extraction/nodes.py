@@ -24,12 +24,13 @@ def prepare_model_input(
 ) -> Finished:
     """Prepare the tissue as the existing model's own was: genes and types by name, neighbors of every cell."""
     from tissue_crosstalk.core.model_input import store_for_model
+    from tissue_crosstalk.core.spatialdata_store import default_section_key
 
     return store_for_model(
         tissue,
         model,
         workspace,
-        reading.keys(model.keys),
+        reading.keys(model.keys, section_key=default_section_key(tissue)),
         log_normalised=reading.log_normalised,
         n_neighbors=reading.n_neighbors,
         pad_neighbors=reading.pad_neighbors,

@@ -24,11 +24,12 @@ def prepare_training_input(tissue: AnnData, reading: TissueParams, workspace: Wo
     """Check and normalise the tissue, and find the neighbors of every cell."""
     from tissue_crosstalk.core import terms
     from tissue_crosstalk.core.model_input import store_model_input
+    from tissue_crosstalk.core.spatialdata_store import default_section_key
 
     return store_model_input(
         tissue,
         workspace,
-        reading.keys(),
+        reading.keys(section_key=default_section_key(tissue)),
         log_normalised=reading.log_normalised,
         n_neighbors=reading.n_neighbors or terms.DEFAULT_N_NEIGHBORS,
         pad_neighbors=reading.pad_neighbors,
