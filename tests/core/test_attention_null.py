@@ -32,7 +32,7 @@ from tissue_crosstalk.core.tissue import PreparedTissue
 Case = tuple[CrossAttentionNetwork, PreparedTissue, Neighbors]
 SETTINGS = NullSettings(n_permutations=19, random_state=3)
 COLUMNS = [
-    *("receiver", "sender", "head", "shuffled", "n_edges"),
+    *("receiver", "sender", "head_idx", "shuffled", "n_edges"),
     *("observed", "expected", "log2_enrichment", "p_value", "q_value"),
 ]
 
@@ -88,7 +88,7 @@ def test_equals_the_formulas(case: Case) -> None:
     _, tissue, neighbors = case
     found = attention_enrichment(*case, replace(SETTINGS, n_permutations=9))
     assert list(found.columns) == COLUMNS
-    rows = found.set_index(["receiver", "sender", "head", "shuffled"])
+    rows = found.set_index(["receiver", "sender", "head_idx", "shuffled"])
     pairs = [(receiver, sender) for receiver in "ABC" for sender in "ABC" if receiver != sender]
     assert rows.index.tolist() == [
         (*pair, head, shuffled) for pair in pairs for head in range(2) for shuffled in ("expression", "places")
@@ -119,7 +119,7 @@ def test_only_those_drawn_are_looked_at(case: Case) -> None:
     found = attention_enrichment(*case, few)
     present = {label: (neighbors.idx[tissue.labels == label] >= 0).sum(axis=1) for label in range(3)}
     for label, receiver in enumerate("ABC"):
-        edges = found.query(f"receiver == '{receiver}' and head == 0 and shuffled == 'places'")["n_edges"].sum()
+        edges = found.query(f"receiver == '{receiver}' and head_idx == 0 and shuffled == 'places'")["n_edges"].sum()
         assert 0 < edges < present[label].sum()
         assert edges <= np.sort(present[label])[-4:].sum()
     moved = reordered(tissue, neighbors, np.random.default_rng(5).permutation(30))
@@ -233,7 +233,7 @@ def test_what_is_attended_to_for_its_expression_is_found() -> None:
     first = found[found["shuffled"] == "expression"].sort_values(
         ["p_value", "log2_enrichment"], ascending=[True, False]
     )
-    of_a = found.query("receiver == 'A' and head == 1 and shuffled == 'expression'").set_index("sender")
+    of_a = found.query("receiver == 'A' and head_idx == 1 and shuffled == 'expression'").set_index("sender")
     assert of_a.loc["B", "p_value"] == 1 / 200
     assert of_a.loc["B", "log2_enrichment"] > 0
     assert (of_a.loc[["C", "D"], "p_value"] > 0.2).all()
@@ -250,7 +250,7 @@ def test_what_is_attended_to_for_its_places_is_found() -> None:
     tissue = made_tissue(places, labels, expression=np.tile([0, 1, 2, 0, 0, 3], (160, 1)))
     settings = NullSettings(n_permutations=199)
     found = attention_enrichment(random_network(6, 3), tissue, find_neighbors(tissue, 6), settings, receivers=["A"])
-    rows = found.set_index(["sender", "head", "shuffled"])["p_value"]
+    rows = found.set_index(["sender", "head_idx", "shuffled"])["p_value"]
     for head in range(2):
         assert rows[("B", head, "places")] == 1 / 200
         assert rows[("C", head, "places")] > 0.9

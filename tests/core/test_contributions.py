@@ -79,15 +79,15 @@ def test_any_cells_in_any_parts(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 def test_summary(case: Case) -> None:
     expected, labels = naive_contributions(case), case[1].labels
     found = summarize_contributions(*case)
-    assert list(found.columns) == ["sender", "head", "gene", "mean", "std", "n_senders"]
+    assert list(found.columns) == ["sender", "head_idx", "gene", "mean", "std", "n_senders"]
     rows = [(sender, head, f"gene{gene}") for sender in "ABC" for head in range(2) for gene in range(6)]
-    assert list(found[["sender", "head", "gene"]].itertuples(index=False, name=None)) == rows
+    assert list(found[["sender", "head_idx", "gene"]].itertuples(index=False, name=None)) == rows
     assert found["n_senders"].tolist() == np.repeat([11, 10, 10], 12).tolist()
     mean = np.concatenate([expected[labels == label].mean(axis=0).ravel() for label in range(3)])
     std = np.concatenate([expected[labels == label].std(axis=0, ddof=1).ravel() for label in range(3)])
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["std"], std, rtol=1e-4, atol=1e-5)
-    assert found["head"].dtype == np.int16
+    assert found["head_idx"].dtype == np.int16
     assert found["gene"].cat.categories.tolist() == list(case[1].genes)
     assert found["sender"].cat.categories.tolist() == list("ABC")
 

@@ -145,16 +145,16 @@ def test_few_lookups_at_once_are_the_same(case: Case, monkeypatch: pytest.Monkey
 def test_tables(case: Case) -> None:
     found = explain_variance(*case, SETTINGS, receivers=["C", "A"])
     table, by_gene = found.table(), found.table_by_gene()
-    assert list(table.columns) == ["receiver", "head", "n_receivers", "explained", "p_value", "best"]
+    assert list(table.columns) == ["receiver", "head_idx", "n_receivers", "explained", "p_value", "best"]
     assert table["receiver"].tolist() == list("AAACCC")
     assert table["receiver"].cat.categories.tolist() == list("ABC")
-    assert table["head"].tolist() == [-1, 0, 1] * 2
-    assert table["head"].dtype == np.int16
+    assert table["head_idx"].tolist() == [-1, 0, 1] * 2
+    assert table["head_idx"].dtype == np.int16
     assert table["explained"].tolist() == found.explained.ravel().tolist()
-    assert table[table["best"]].groupby("receiver", observed=True)["head"].first().tolist() == found.best.tolist()
+    assert table[table["best"]].groupby("receiver", observed=True)["head_idx"].first().tolist() == found.best.tolist()
     assert table["best"].sum() == 2
-    assert list(by_gene.columns) == ["receiver", "head", "gene", "explained"]
-    row = by_gene[(by_gene["receiver"] == "C") & (by_gene["head"] == 1) & (by_gene["gene"] == "gene4")]
+    assert list(by_gene.columns) == ["receiver", "head_idx", "gene", "explained"]
+    row = by_gene[(by_gene["receiver"] == "C") & (by_gene["head_idx"] == 1) & (by_gene["gene"] == "gene4")]
     assert row["explained"].tolist() == [found.by_gene[1, 2, 4]]
     assert len(by_gene) == 2 * 3 * 6
 

@@ -35,9 +35,9 @@ from tissue_crosstalk.core.tissue import PreparedTissue
 Case = tuple[CrossAttentionNetwork, PreparedTissue, Neighbors]
 SETTINGS = DistanceSettings(tau=0.3, n_resamples=99)
 NETWORK = replace(TINY, attention_dummy_score=2.5)  # a third of the senders never have attention tau
-COLUMNS = ["receiver", "sender", "head", "position", "base_score", "coefficient", "length_scale"]
+COLUMNS = ["receiver", "sender", "head_idx", "position", "base_score", "coefficient", "length_scale"]
 SUMMARY = [
-    *("receiver", "sender", "head", "n_senders", "mean", "mean_low", "mean_high"),
+    *("receiver", "sender", "head_idx", "n_senders", "mean", "mean_low", "mean_high"),
     *("median", "median_low", "median_high", "share_within", "supported"),
 ]
 
@@ -62,7 +62,7 @@ def compare_length_scales(known: np.ndarray, settings: DistanceSettings) -> None
     answers, tissue = published(), golden().tissue
     receiver = str(answers["receiver"])
     found = length_scales(golden().model.network, tissue, golden().neighbors, settings, receivers=[receiver])
-    table = found.table().pivot(index="position", columns="head", values="length_scale").sort_index()
+    table = found.table().pivot(index="position", columns="head_idx", values="length_scale").sort_index()
     assert table.index.tolist() == answers["cf_neighbor"].tolist()
     # A difference of scores, times scale / c: its rounding is that of the scores.
     scale = golden().model.network.settings.distance_kernel_unit_scale
@@ -150,7 +150,7 @@ def test_equals_the_formulas(case: Case) -> None:
     assert 0.2 < (expected["length_scale"] == 0).mean() < 0.8
     assert_tables_equal(found.table(corrected=False), expected, atol=1e-4)
     assert found.table()["receiver"].cat.categories.tolist() == list("ABCD")
-    assert found.table()["head"].dtype == np.int16
+    assert found.table()["head_idx"].dtype == np.int16
     assert found.table()["position"].dtype == np.int64
 
 
@@ -161,9 +161,9 @@ def test_summary_in_loops(case: Case) -> None:
     assert list(found.summary.columns) == SUMMARY
     groups = [(receiver, sender, head) for receiver in "ABCD" for sender in "ABCD" for head in range(2)]
     groups = [group for group in groups if group[0] != group[1]]
-    assert list(found.summary[["receiver", "sender", "head"]].itertuples(index=False, name=None)) == groups
+    assert list(found.summary[["receiver", "sender", "head_idx"]].itertuples(index=False, name=None)) == groups
     for row, (receiver, sender, head) in zip(found.summary.itertuples(), groups, strict=True):
-        is_own = (table["receiver"] == receiver) & (table["sender"] == sender) & (table["head"] == head)
+        is_own = (table["receiver"] == receiver) & (table["sender"] == sender) & (table["head_idx"] == head)
         values = table["length_scale"][is_own]
         median = float(np.median(values))
         nearer = [

@@ -110,7 +110,7 @@ def attention_enrichment(
     -------
     pandas.DataFrame
         One row per receiver, sender (type among its neighbors), head and what is shuffled (``expression`` or
-        ``places``): ``receiver``, ``sender``, ``head``, ``shuffled``, ``n_edges``, ``observed`` (mean attention per
+        ``places``): ``receiver``, ``sender``, ``head_idx``, ``shuffled``, ``n_edges``, ``observed`` (mean attention per
         edge), ``expected`` (its mean over permutations), ``log2_enrichment``, ``p_value`` (one-sided, never 0),
         ``q_value`` (Benjamini-Hochberg over all rows with the same thing shuffled). The same for a seed whatever the
         order of the cells and, but for `q_value`, the types asked for.
@@ -276,7 +276,7 @@ def _compare(
         {
             "receiver": categorical(np.full(len(SHUFFLED) * n_rows, label), cell_types),
             "sender": categorical(np.tile(np.repeat(sender, n_heads), len(SHUFFLED)), cell_types),
-            "head": np.tile(np.arange(n_heads, dtype=np.int16), len(SHUFFLED) * len(sender)),
+            "head_idx": np.tile(np.arange(n_heads, dtype=np.int16), len(SHUFFLED) * len(sender)),
             "shuffled": categorical(np.repeat(np.arange(len(SHUFFLED)), n_rows), SHUFFLED),
             "n_edges": np.tile(np.repeat(n_edges[sender], n_heads), len(SHUFFLED)),
             "observed": found.reshape(-1),
@@ -295,9 +295,9 @@ def _finished(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         own = (table["shuffled"] == kind).to_numpy()
         table.loc[own, "q_value"] = false_discovery_rate(table.loc[own, "p_value"].to_numpy())
     order = np.lexsort(
-        [table[name].to_numpy() if name == "head" else table[name].cat.codes for name in _SORTED_BY[::-1]]
+        [table[name].to_numpy() if name == "head_idx" else table[name].cat.codes for name in _SORTED_BY[::-1]]
     )
     return table.iloc[order].reset_index(drop=True)
 
 
-_SORTED_BY: Final = ("receiver", "sender", "head", "shuffled")
+_SORTED_BY: Final = ("receiver", "sender", "head_idx", "shuffled")

@@ -90,7 +90,7 @@ def summarize_contributions(
     Returns
     -------
     pandas.DataFrame
-        One row per sender type, head and gene: ``sender``, ``head``, ``gene``, ``mean``, ``std`` (ddof 1),
+        One row per sender type, head and gene: ``sender``, ``head_idx``, ``gene``, ``mean``, ``std`` (ddof 1),
         ``n_senders``. NaN without cells, and the deviation of one.
 
     Raises
@@ -113,7 +113,7 @@ def summarize_contributions(
     return pd.DataFrame(
         {
             "sender": categorical(np.repeat(np.array(labels, dtype=np.int16), n_rows), tissue.cell_types),
-            "head": np.tile(np.repeat(np.arange(n_heads, dtype=np.int16), n_genes), len(labels)),
+            "head_idx": np.tile(np.repeat(np.arange(n_heads, dtype=np.int16), n_genes), len(labels)),
             "gene": categorical(np.tile(np.arange(n_genes, dtype=np.int32), len(labels) * n_heads), tissue.genes),
             "mean": mean.reshape(-1),
             "std": std.reshape(-1),

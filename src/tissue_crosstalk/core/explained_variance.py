@@ -115,14 +115,14 @@ class ExplainedVariance:
         Returns
         -------
         pandas.DataFrame
-            ``receiver``, ``head`` (−1: all heads), ``n_receivers``, ``explained``, ``p_value``, ``best``.
+            ``receiver``, ``head_idx`` (−1: all heads), ``n_receivers``, ``explained``, ``p_value``, ``best``.
         """
         n_heads, n_types = len(self.heads), len(self.receivers)
         head = np.tile(self.heads, n_types)
         return pd.DataFrame(
             {
                 "receiver": categorical(np.repeat(self.receivers, n_heads), self.cell_types),
-                "head": head,
+                "head_idx": head,
                 "n_receivers": np.repeat(self.n_receivers, n_heads),
                 "explained": self.explained.reshape(-1),
                 "p_value": self.p_value.reshape(-1),
@@ -136,13 +136,13 @@ class ExplainedVariance:
         Returns
         -------
         pandas.DataFrame
-            ``receiver``, ``head`` (−1: all heads), ``gene``, ``explained``.
+            ``receiver``, ``head_idx`` (−1: all heads), ``gene``, ``explained``.
         """
         n_types, n_heads, n_genes = self.by_gene.shape
         return pd.DataFrame(
             {
                 "receiver": categorical(np.repeat(self.receivers, n_heads * n_genes), self.cell_types),
-                "head": np.tile(np.repeat(self.heads, n_genes), n_types),
+                "head_idx": np.tile(np.repeat(self.heads, n_genes), n_types),
                 "gene": categorical(np.tile(np.arange(n_genes, dtype=np.int32), n_types * n_heads), self.genes),
                 "explained": self.by_gene.reshape(-1),
             }

@@ -158,7 +158,7 @@ class LengthScales:
     supported
         Whether enough receivers have a sender nearer than the median, (receiver label, sender label, head).
     summary
-        One row per receiver, sender type and head: ``receiver``, ``sender``, ``head``, ``n_senders``, ``mean``,
+        One row per receiver, sender type and head: ``receiver``, ``sender``, ``head_idx``, ``n_senders``, ``mean``,
         ``mean_low``, ``mean_high``, ``median``, ``median_low``, ``median_high`` (percentile bootstrap over the
         senders), ``share_within`` (of all receivers of the type: those with such a sender among their neighbors,
         nearer than the median), ``supported``. All before the correction, which `supported` tells of.
@@ -192,7 +192,7 @@ class LengthScales:
         Returns
         -------
         pandas.DataFrame
-            ``receiver``, ``sender``, ``head``, ``position``, ``base_score``, ``coefficient``, ``length_scale``.
+            ``receiver``, ``sender``, ``head_idx``, ``position``, ``base_score``, ``coefficient``, ``length_scale``.
         """
         receiver, sender = self.receiver[part], self.sender[part]
         n_heads = self.base_score.shape[1]
@@ -203,7 +203,7 @@ class LengthScales:
             {
                 "receiver": categorical(np.repeat(receiver, n_heads), self.cell_types),
                 "sender": categorical(np.repeat(sender, n_heads), self.cell_types),
-                "head": np.tile(np.arange(n_heads, dtype=np.int16), len(receiver)),
+                "head_idx": np.tile(np.arange(n_heads, dtype=np.int16), len(receiver)),
                 terms.POSITION: np.repeat(self.position[part], n_heads),
                 "base_score": self.base_score[part].reshape(-1),
                 "coefficient": self.coefficient[part].reshape(-1),
@@ -349,7 +349,7 @@ def _summary(
         {
             "receiver": categorical(np.repeat(pair[:, 0], n_heads), cell_types),
             "sender": categorical(np.repeat(pair[:, 1], n_heads), cell_types),
-            "head": np.tile(np.arange(n_heads, dtype=np.int16), len(pair)),
+            "head_idx": np.tile(np.arange(n_heads, dtype=np.int16), len(pair)),
             "n_senders": np.repeat(n_senders, n_heads),
             "mean": mean,
             "mean_low": mean_low,
