@@ -16,7 +16,15 @@ from tissue_crosstalk.core.plots.attention_matrix import type_positions
 from tissue_crosstalk.core.plots.effect_style import at_least_one
 from tissue_crosstalk.core.plots.hub_style import MARGIN, sentence
 from tissue_crosstalk.core.plots.interaction_network import draw_names, name_places
-from tissue_crosstalk.core.plots.interaction_weights import N_GENES, NOTHING, WEIGHTS, check_weight, counts
+from tissue_crosstalk.core.plots.interaction_weights import (
+    MOST_PAIRS,
+    N_GENES,
+    NOTHING,
+    WEIGHTS,
+    check_weight,
+    counts,
+    strongest,
+)
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_style
 
 TITLE: Final = "Genes changed between cell types"
@@ -36,7 +44,12 @@ _NAME_STEP: Final = 0.14
 
 
 def plot_chord(
-    interactions: pd.DataFrame, palette: Mapping[str, str], *, weight: str = N_GENES, min_genes: int = 1
+    interactions: pd.DataFrame,
+    palette: Mapping[str, str],
+    *,
+    weight: str = N_GENES,
+    min_genes: int = 1,
+    most_pairs: int = MOST_PAIRS,
 ) -> Figure:
     """Draw how many genes of receiver types sender types change, as a chord diagram.
 
@@ -50,6 +63,8 @@ def plot_chord(
         What widths of ribbons are proportional to: "n_genes", "n_genes_lowered" or "n_genes_published".
     min_genes
         Pairs with fewer genes get no ribbon. At least 1.
+    most_pairs
+        Where there are more such pairs, those with the most genes get a ribbon, and the figure says so.
 
     Returns
     -------
@@ -62,7 +77,7 @@ def plot_chord(
     ------
     ParameterError
         If a column is missing, a pair comes twice or is one type, a type has no colour, `weight` is unknown or no whole
-        number of at least 0, or `min_genes` is below 1.
+        number of at least 0, or `min_genes` or `most_pairs` is below 1.
 
     Examples
     --------
@@ -73,10 +88,11 @@ def plot_chord(
     ['B', 'T']
     """
     check_weight(weight)
-    at_least_one(min_genes=min_genes)
+    at_least_one(min_genes=min_genes, most_pairs=most_pairs)
     types, receiver, sender = type_positions(interactions, palette, (weight,))
     genes = counts(interactions, weight)
-    drawn = np.flatnonzero(genes >= min_genes)
+    drawn = strongest(genes, min_genes, most_pairs)
+    n_found = int((genes >= min_genes).sum())
     what = WEIGHTS[weight][0].removeprefix("genes ")
     least = f"at least {min_genes:,} gene{'s' if min_genes > 1 else ''}"
     with figure_style():
@@ -88,9 +104,11 @@ def plot_chord(
         matrix[sender[drawn], receiver[drawn]] = genes[drawn]
         kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
         caption = (
-            f"ribbons from sender to receiver (arrowhead): genes {what}; {len(drawn):,} of {len(genes):,} pairs with "
-            f"{least}, {genes[drawn].sum():,.0f} genes in all"
+            f"ribbons from sender to receiver (arrowhead): genes {what}; {n_found:,} of {len(genes):,} pairs with "
+            f"{least}, {genes[genes >= min_genes].sum():,.0f} genes in all"
         )
+        if len(drawn) < n_found:
+            caption += f"; drawn: the {len(drawn):,} with the most genes"
         if len(kept) < len(types):
             n_without = len(types) - len(kept)
             caption += f"; {n_without:,} type{'s' if n_without > 1 else ''} without a ribbon left out"

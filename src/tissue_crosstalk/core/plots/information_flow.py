@@ -49,6 +49,8 @@ PERCENTILE: Final = 95.0
 """Of the lengths of arrows: longer ones are drawn as long as this one."""
 
 # All in inches.
+_MOST_WIDTH: Final = 8.0
+"""Of panels side by side."""
 _BIN: Final = 0.19
 """Between arrows."""
 _LONGEST: Final = 0.2
@@ -205,8 +207,9 @@ def _draw(
 ) -> Figure:
     """Draw one panel per section; `way` (cell, axis), `total` and `code` (cell,)."""
     n_panels = len(tissue.cells)
-    n_rows, n_columns = grid(n_panels, 1 if n_panels == 1 else (2 if n_panels <= 4 else 3))
-    panels = TissuePanels(tissue, {1: 20.0, 2: 9.0}.get(n_columns, 5.0))
+    panels = TissuePanels(tissue, 20.0 if n_panels == 1 else (9.0 if n_panels <= 4 else 5.0))
+    fitting = int((_MOST_WIDTH + PANEL_GAP) / (panels.width + PANEL_GAP))
+    n_rows, n_columns = grid(n_panels, min(max(fitting, 1), 4))
     title_height = TITLE_HEIGHT if tissue.names else 0.0
     row_step = panels.height + title_height + PANEL_GAP
     panels_width = n_columns * panels.width + (n_columns - 1) * PANEL_GAP

@@ -27,6 +27,8 @@ WEIGHTS: Final[Mapping[str, tuple[str, tuple[float, float]]]] = {
     N_GENES_PUBLISHED: ("genes raised (published test)", GREEN),
 }
 """Columns of `interactions` that can be drawn: what they count, and hues."""
+MOST_PAIRS: Final = 150
+"""Of more, none would be seen."""
 TITLE: Final = "Interactions between cell types"
 NOTHING: Final = "No interactions between cell types: no pair was tested."
 
@@ -84,7 +86,12 @@ def plot_interaction_weights(
 
 
 def plot_gene_network(
-    interactions: pd.DataFrame, palette: Mapping[str, str], *, weight: str = N_GENES, min_genes: int = 1
+    interactions: pd.DataFrame,
+    palette: Mapping[str, str],
+    *,
+    weight: str = N_GENES,
+    min_genes: int = 1,
+    most_pairs: int = MOST_PAIRS,
 ) -> Figure:
     """Draw cell types on a circle, with arrows to receiver types from the sender types that change genes of theirs.
 
@@ -99,6 +106,8 @@ def plot_gene_network(
         What widths of arrows are proportional to: "n_genes", "n_genes_lowered" or "n_genes_published".
     min_genes
         Pairs with fewer genes get no arrow. At least 1.
+    most_pairs
+        Where there are more such pairs, those with the most genes get an arrow, and the figure says so.
 
     Returns
     -------
@@ -109,7 +118,7 @@ def plot_gene_network(
     Raises
     ------
     ParameterError
-        As of :func:`plot_interaction_weights`, or if `min_genes` is below 1.
+        As of :func:`plot_interaction_weights`, or if `min_genes` or `most_pairs` is below 1.
 
     Examples
     --------
@@ -120,7 +129,7 @@ def plot_gene_network(
     True
     """
     check_weight(weight)
-    at_least_one(min_genes=min_genes)
+    at_least_one(min_genes=min_genes, most_pairs=most_pairs)
     counted = "n_receivers" in interactions.columns
     types, receiver, sender = type_positions(interactions, palette, (weight, *(["n_receivers"] if counted else [])))
     with figure_style():
@@ -130,14 +139,14 @@ def plot_gene_network(
         cells = np.zeros(len(types))
         if counted:
             np.maximum.at(cells, receiver, interactions["n_receivers"].to_numpy(dtype=np.float64))
-        drawn = np.flatnonzero(genes >= min_genes)
-        drawn = drawn[np.argsort(genes[drawn], kind="stable")]
+        n_found = int((genes >= min_genes).sum())
+        drawn = strongest(genes, min_genes, most_pairs)
         least = f"at least {min_genes:,} gene{'s' if min_genes > 1 else ''}"
         what = WEIGHTS[weight][0].removeprefix("genes ")
         if len(drawn):
-            caption = (
-                f"arrows from sender to receiver: pairs with {least} {what}; {len(drawn):,} of {len(genes):,} pairs"
-            )
+            caption = f"arrows from sender to receiver: pairs with {least} {what}; {n_found:,} of {len(genes):,} pairs"
+            if len(drawn) < n_found:
+                caption += f"; drawn: the {len(drawn):,} with the most genes"
         else:
             caption = f"no arrows: there is no pair with {least} {what}."
         return draw_network(
@@ -150,6 +159,18 @@ def plot_gene_network(
             caption=caption,
             weights=gene_weights(min_genes, genes[drawn]),
         )
+
+
+def strongest(genes: NDArray[np.float64], min_genes: int, most_pairs: int) -> NDArray[np.int64]:
+    """Return the pairs to draw of which numbers of genes, (pair,), are given: from the least to the most genes.
+
+    >>> strongest(np.array([3.0, 0.0, 9.0, 5.0]), 1, 2).tolist()
+    [3, 2]
+    """
+    found = np.flatnonzero(genes >= min_genes)
+    order = np.argsort(-genes[found], kind="stable")[:most_pairs][::-1]
+    chosen: NDArray[np.int64] = found[order].astype(np.int64)
+    return chosen
 
 
 def gene_weights(min_genes: int, genes: NDArray[np.float64]) -> ArrowWeights:

@@ -305,7 +305,8 @@ def _draw_panel(
     chosen = genes.top(most_names)
     scale = np.array([size[0] / (x_high - x_low), size[1] / y_high])
     places = (np.column_stack([genes.change, genes.evidence]) - np.array([x_low, 0.0])) * scale  # (gene, axis)
-    obstacles = places[genes.found]
+    across = np.arange(0.0, size[0], 0.05)  # names do not stand on the line of the threshold
+    obstacles = np.vstack([places[genes.found], np.column_stack([across, np.full(len(across), threshold * scale[1])])])
     if alone:
         # Beside the ends of the line, where no gene is; to the right, changes are more often large.
         text = f"q = {q_threshold:g}"
