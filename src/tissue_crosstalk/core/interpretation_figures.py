@@ -57,7 +57,7 @@ def plan_volcanoes_of_pairs(
     dict
         What draws each figure, by stem of a file name, ``<receiver>_from_<sender>``, in the order of `palette`.
     """
-    from tissue_crosstalk.core.plots.effect_style import DIFF, Q_VALUE, RECEIVER, SENDER
+    from tissue_crosstalk.core.plots.effect_style import DIFF, Q_VALUE, RECEIVER, SENDER, is_name
     from tissue_crosstalk.core.plots.style import unique_file_names
     from tissue_crosstalk.core.plots.volcano import plot_volcano
 
@@ -74,7 +74,7 @@ def plan_volcanoes_of_pairs(
     for label, (receiver, sender) in labels.items():
         if (receiver, sender) in chosen:
             own = of_receiver[receiver]
-            own = own[own[SENDER].astype(str) == sender]
+            own = own[is_name(own[SENDER], sender)]
             plans[stems[label]] = functools.partial(
                 plot_volcano, own, receiver, sender, q_threshold=q_threshold, observed=observed
             )
@@ -169,10 +169,9 @@ def _by_receiver(table: pd.DataFrame, palette: Mapping[str, str]) -> list[tuple[
 
     Where another process draws, it is handed the rows of one type alone.
     """
-    from tissue_crosstalk.core.plots.effect_style import RECEIVER
+    from tissue_crosstalk.core.plots.effect_style import RECEIVER, is_name
     from tissue_crosstalk.core.plots.style import unique_file_names
 
     stems = unique_file_names(palette)
-    names = table[RECEIVER].astype(str)
-    own = {str(name): rows for name, rows in table.groupby(names, sort=False, observed=True)}
-    return [(stems[name], name, own[name]) for name in palette if name in own]
+    own = {name: table[is_name(table[RECEIVER], name)] for name in palette}
+    return [(stems[name], name, rows) for name, rows in own.items() if len(rows)]

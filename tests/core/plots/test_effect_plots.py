@@ -18,8 +18,10 @@ from tissue_crosstalk.core.plots.effect_style import (
     LOWERED,
     RAISED,
     dot_areas,
+    is_name,
     limit_of,
     place_labels,
+    texts_of,
 )
 from tissue_crosstalk.core.plots.gene_dots import choose_genes, plot_gene_dots
 from tissue_crosstalk.core.plots.style import cell_type_palette
@@ -145,6 +147,15 @@ class TestVolcano:
             plot_volcanoes(by_hand(), "B", {"B": "red", "T": "blue"})
         with pytest.raises(ParameterError, match="`most_names` must be a whole number of at least 1"):
             plot_volcanoes(by_hand(), "B", PALETTE, most_names=0)
+
+
+class TestNames:
+    def test_columns_of_text_and_categories_of_whatever_are_alike(self) -> None:
+        for column in (["1", "a", "1"], [1, "a", 1]):
+            for given in (pd.Series(column), pd.Series(column).astype("category")):
+                assert is_name(given, "1").tolist() == [True, False, True]
+                assert not is_name(given, "b").any()
+                assert texts_of(given).tolist() == ["1", "a", "1"]
 
 
 class TestLabels:

@@ -106,6 +106,14 @@ def texts_of(column: pd.Series) -> NDArray[np.object_]:
     return column.astype(str).to_numpy(dtype=object)
 
 
+def is_name(column: pd.Series, name: str) -> NDArray[np.bool_]:
+    """Return which rows of a column of names, of which there may be millions, hold one name, (row,)."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        wanted = [code for code, category in enumerate(column.cat.categories) if str(category) == name]
+        return np.isin(column.cat.codes.to_numpy(), wanted)
+    return np.asarray(column.astype(str).to_numpy(dtype=object) == name, dtype=bool)
+
+
 def finite(what: str, column: pd.Series) -> NDArray[np.float64]:
     """Return numbers, (row,), of which some may be nan; raise unless they are."""
     given = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -22,6 +22,7 @@ from tissue_crosstalk.core.plots.effect_style import (
     at_least_one,
     draw_dot_panels,
     finite,
+    is_name,
     one_row_each,
     probabilities,
     texts_of,
@@ -84,7 +85,7 @@ def plot_gene_dots(
     check_threshold(q_threshold)
     at_least_one(most_genes=most_genes, most_per_sender=most_per_sender)
     require("effects", effects, (RECEIVER, SENDER, GENE, DIFF, Q_VALUE))
-    own = effects[texts_of(effects[RECEIVER]) == receiver]
+    own = effects[is_name(effects[RECEIVER], receiver)]
     one_row_each("effects", own, (SENDER, GENE))
     sender, gene = texts_of(own[SENDER]), texts_of(own[GENE])
     check_colors([receiver, *sender], palette)

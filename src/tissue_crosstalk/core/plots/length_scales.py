@@ -41,6 +41,7 @@ from tissue_crosstalk.core.plots.effect_style import (
     head_name,
     head_order,
     heads_of,
+    is_name,
     one_row_each,
     texts_of,
 )
@@ -133,8 +134,8 @@ def plot_length_scales(
     ends = (statistic, f"{statistic}_low", f"{statistic}_high")
     require("length_scales", length_scales, (RECEIVER, SENDER, HEAD, LENGTH_SCALE))
     require("summary", summary, (RECEIVER, SENDER, HEAD, *ends, "supported"))
-    own = length_scales[texts_of(length_scales[RECEIVER]) == receiver]
-    of_rows = summary[texts_of(summary[RECEIVER]) == receiver]
+    own = length_scales[is_name(length_scales[RECEIVER], receiver)]
+    of_rows = summary[is_name(summary[RECEIVER], receiver)]
     heads = heads_of("`head` of `summary`", of_rows[HEAD])
     one_row_each("summary", of_rows, (SENDER, HEAD))
     check_colors([receiver, *texts_of(of_rows[SENDER]), *texts_of(own[SENDER])], palette)

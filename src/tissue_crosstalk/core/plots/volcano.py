@@ -41,6 +41,7 @@ from tissue_crosstalk.core.plots.effect_style import (
     at_least_one,
     draw_labels,
     finite,
+    is_name,
     log_q,
     one_row_each,
     place_labels,
@@ -135,7 +136,7 @@ def plot_volcano(
     check_threshold(q_threshold)
     at_least_one(most_names=most_names)
     own = _of_receiver(effects, receiver, observed=observed)
-    own = own[texts_of(own[SENDER]) == sender]
+    own = own[is_name(own[SENDER], sender)]
     title = f"{shorten(sender)} {ARROW} {shorten(receiver)}"
     with figure_style():
         if own.empty:
@@ -229,16 +230,15 @@ def plot_volcanoes(
 def _of_receiver(effects: pd.DataFrame, receiver: str, *, observed: bool) -> pd.DataFrame:
     """Return the rows of one receiver type."""
     require("effects", effects, (RECEIVER, SENDER, GENE, DIFF, Q_VALUE, *(["slope"] if observed else [])))
-    names = texts_of(effects[RECEIVER])
-    known = set(names.tolist())
-    if isinstance(effects[RECEIVER].dtype, pd.CategoricalDtype):
-        known |= set(map(str, effects[RECEIVER].cat.categories))
+    column = effects[RECEIVER]
+    is_category = isinstance(column.dtype, pd.CategoricalDtype)
+    known = {str(name) for name in (column.cat.categories if is_category else column.unique())}
     if len(effects) and receiver not in known:
         raise ParameterError(
             f"`receiver` must be a cell type of `effects`: {listing(sorted(known))}. Got {receiver!r} instead."
             + did_you_mean(str(receiver), known)
         )
-    own: pd.DataFrame = effects[names == receiver]
+    own: pd.DataFrame = effects[is_name(column, receiver)]
     one_row_each("effects", own, (SENDER, GENE))
     return own
 
