@@ -89,6 +89,18 @@ class TestVolcano:
         assert_tidy(figure)
         pd.testing.assert_frame_equal(effects, before)
 
+    def test_smallest_q_do_not_flatten_the_others(self) -> None:
+        effects = by_hand().assign(q_value=[1e-300, 1e-20, 0.9, np.nan, 1.0])
+        figure: Any = plot_volcano(effects, "B", "T")
+        (axes,) = figure.axes
+        assert offsets(axes, "_raised") == []
+        assert offsets(axes, "_raised beyond") == [[0.4, 20.0]]
+        assert offsets(axes, "_lowered") == [[-0.2, pytest.approx(20.0)]]
+        assert axes.get_ylim()[1] < 30
+        assert heading(figure)[1].endswith("; triangles: q < 1e-20")
+        assert_tidy(figure)
+        assert plot_volcanoes(effects, "B", PALETTE).texts[1].get_text().endswith("triangles: q < 1e-20")
+
     def test_observed_is_the_slope_times_the_prediction(self) -> None:
         (axes,) = plot_volcano(by_hand(), "B", "T", observed=True).axes
         assert offsets(axes, "_raised") == [[0.2, pytest.approx(3.0)]]

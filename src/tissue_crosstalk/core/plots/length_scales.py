@@ -88,7 +88,7 @@ def plot_length_scales(
     ----------
     length_scales
         A row per `receiver`, `sender`, `head` and neighboring cell, with its `length_scale` in units of the
-        coordinates.
+        coordinates, before those that are not supported are set to 0: as `summary` has them.
     summary
         A row per `receiver`, `sender` and `head`: `median`, `median_low` and `median_high` (or those of the mean), and
         `supported`, whether enough receivers have such a sender within reach.

@@ -54,6 +54,8 @@ from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, figure_styl
 PREDICTED: Final = "predicted change of the expression"
 OBSERVED: Final = "observed change of the expression (slope × predicted)"
 EVIDENCE: Final = "−log10 q"
+MOST_EVIDENCE: Final = 20.0
+"""−log10 of the smallest q that is drawn where it is: q of thousands of cells may be 1e-300, and flatten all others."""
 MOST_COLUMNS: Final = 5
 MOST_VECTORS: Final = 2000
 """Dots of genes without an effect that are drawn as such in an SVG; more are an image."""
@@ -75,6 +77,15 @@ class _Genes:
     high: NDArray[np.float64] | None
     evidence: NDArray[np.float64]
     found: NDArray[np.bool_]
+
+    @property
+    def heights(self) -> NDArray[np.float64]:
+        """Return where the genes are drawn, (gene,)."""
+        return np.minimum(self.evidence, MOST_EVIDENCE)
+
+    def beyond(self) -> NDArray[np.bool_]:
+        """Return which genes are more certain than the axis shows, (gene,)."""
+        return self.evidence > MOST_EVIDENCE
 
     def counts(self) -> tuple[int, int]:
         """Return how many genes are raised, and how many lowered."""
@@ -149,7 +160,7 @@ def plot_volcano(
         title = wrap(title, total_width - 2 * MARGIN)
         caption = wrap(
             f"{len(genes.names):,} genes of the receiver; with q < {q_threshold:g}: {raised:,} raised, "
-            f"{lowered:,} lowered by the sender",
+            f"{lowered:,} lowered by the sender{_note([genes])}",
             total_width - 2 * MARGIN,
             FONT_SIZE,
         )
@@ -262,6 +273,11 @@ def _genes(own: pd.DataFrame, *, observed: bool, q_threshold: float) -> _Genes:
     )
 
 
+def _note(panels: Sequence[_Genes]) -> str:
+    """Return what to say of genes that are more certain than the axis shows; empty where none is."""
+    return f"; triangles: q < 1e-{MOST_EVIDENCE:g}" if any(genes.beyond().any() for genes in panels) else ""
+
+
 def _limits(panels: Sequence[_Genes], q_threshold: float, *, named: int) -> tuple[tuple[float, float], float]:
     """Return the ends of the axis of changes, on which 0 is, and of that of evidence, which begins at 0."""
     ends = [0.0]
@@ -275,7 +291,7 @@ def _limits(panels: Sequence[_Genes], q_threshold: float, *, named: int) -> tupl
             ]
     low, high = min(ends), max(ends)
     span = (high - low) or 1.0
-    evidence = max(float(genes.evidence.max(initial=0.0)) for genes in panels)
+    evidence = max(float(genes.heights.max(initial=0.0)) for genes in panels)
     # Some room above: many genes may have the smallest q there can be, and names stand beside.
     return (low - 0.1 * span, high + 0.1 * span), 1.22 * max(evidence, -1.15 * math.log10(q_threshold), 0.5)
 
@@ -291,20 +307,19 @@ def _draw_panel(
     axes.axhline(threshold, color=GRAY, linewidth=0.6, linestyle=(0, (3, 2)), zorder=0.6, label="_threshold")
     null = ~genes.found
     axes.scatter(
-        genes.change[null], genes.evidence[null], s=0.5 * area, c=NULL_COLOR, linewidths=0, zorder=2, label="_null",
+        genes.change[null], genes.heights[null], s=0.5 * area, c=NULL_COLOR, linewidths=0, zorder=2, label="_null",
         rasterized=bool(null.sum() > MOST_VECTORS), clip_on=False,
     )  # fmt: skip
-    for color, own, label in (
-        (RAISED, genes.found & (genes.change > 0), "_raised"),
-        (LOWERED, genes.found & (genes.change < 0), "_lowered"),
-    ):
-        axes.scatter(
-            genes.change[own], genes.evidence[own], s=area, c=color, edgecolors="white", linewidths=0.25, zorder=3,
-            label=label, clip_on=False,
-        )  # fmt: skip
+    for color, direction, name in ((RAISED, genes.change > 0, "_raised"), (LOWERED, genes.change < 0, "_lowered")):
+        for own, marker, label in ((~genes.beyond(), "o", name), (genes.beyond(), "^", f"{name} beyond")):
+            drawn = genes.found & direction & own
+            axes.scatter(
+                genes.change[drawn], genes.heights[drawn], s=area if marker == "o" else 1.4 * area, c=color,
+                marker=marker, edgecolors="white", linewidths=0.25, zorder=3, label=label, clip_on=False,
+            )  # fmt: skip
     chosen = genes.top(most_names)
     scale = np.array([size[0] / (x_high - x_low), size[1] / y_high])
-    places = (np.column_stack([genes.change, genes.evidence]) - np.array([x_low, 0.0])) * scale  # (gene, axis)
+    places = (np.column_stack([genes.change, genes.heights]) - np.array([x_low, 0.0])) * scale  # (gene, axis)
     across = np.arange(0.0, size[0], 0.05)  # names do not stand on the line of the threshold
     obstacles = np.vstack([places[genes.found], np.column_stack([across, np.full(len(across), threshold * scale[1])])])
     if alone:
@@ -316,11 +331,11 @@ def _draw_panel(
         )  # fmt: skip
         if genes.low is not None and genes.high is not None:
             axes.hlines(
-                genes.evidence[chosen], genes.low[chosen], genes.high[chosen], colors="#8a8a8a", linewidths=0.5,
+                genes.heights[chosen], genes.low[chosen], genes.high[chosen], colors="#8a8a8a", linewidths=0.5,
                 zorder=1.5, label="_interval",
             )  # fmt: skip
             ends = np.linspace(genes.low[chosen], genes.high[chosen], 12).ravel()  # (place along the line, gene)
-            lines = np.column_stack([ends, np.tile(genes.evidence[chosen], 12)])
+            lines = np.column_stack([ends, np.tile(genes.heights[chosen], 12)])
             obstacles = np.vstack([obstacles, (lines - np.array([x_low, 0.0])) * scale])
         line = np.linspace(size[0] - text_width(text, SMALL), size[0], 12)
         words = np.column_stack([line, np.full(12, (threshold / y_high + 0.012) * size[1] + 0.04)])
@@ -344,7 +359,8 @@ def _draw_page(
     total_width = left + max(panels_width, text_width(label)) + 0.15
     title = wrap(f"Genes of {shorten(receiver)} that senders change", total_width - 2 * MARGIN)
     caption = wrap(
-        f"above each: genes that the sender raises (↑) and lowers (↓) with q < {q_threshold:g}, above the dashed line",
+        f"above each: genes that the sender raises (↑) and lowers (↓) with q < {q_threshold:g}, above the dashed line"
+        + _note(list(panels.values())),
         total_width - 2 * MARGIN,
         FONT_SIZE,
     )
