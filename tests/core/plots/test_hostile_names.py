@@ -16,26 +16,43 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from effect_tables import (
+    make_contributions,
+    make_effects,
+    make_enrichment,
+    make_explained,
+    make_interactions,
+    make_length_scales,
+)
 from figure_checks import assert_tidy
 from matplotlib.figure import Figure
 from matplotlib.text import Text as DrawnText
 
 from tissue_crosstalk.core.distance import DistanceBins
 from tissue_crosstalk.core.flavors import FLAVORS
+from tissue_crosstalk.core.plots.attention_enrichment import plot_attention_enrichment
 from tissue_crosstalk.core.plots.attention_map import plot_attention_map
 from tissue_crosstalk.core.plots.attention_matrix import plot_attention_matrix
 from tissue_crosstalk.core.plots.attention_of_cell import plot_attention_of_cell
 from tissue_crosstalk.core.plots.attention_summary import plot_attention_summary
 from tissue_crosstalk.core.plots.cell_types import plot_cell_types
+from tissue_crosstalk.core.plots.chord import plot_chord
+from tissue_crosstalk.core.plots.contributions import plot_contributions
 from tissue_crosstalk.core.plots.distance_histograms import plot_distance_histograms
+from tissue_crosstalk.core.plots.explained_variance import plot_explained_variance
 from tissue_crosstalk.core.plots.flavor_agreement import plot_flavor_agreement
+from tissue_crosstalk.core.plots.gene_dots import plot_gene_dots
 from tissue_crosstalk.core.plots.head_profile import plot_head_profile
 from tissue_crosstalk.core.plots.hub_contents import plot_hub_conditions, plot_hub_markers
 from tissue_crosstalk.core.plots.hub_statistics import plot_hub_enrichment, plot_hub_sizes
 from tissue_crosstalk.core.plots.hubs import plot_hub_composition, plot_hub_map
+from tissue_crosstalk.core.plots.information_flow import plot_information_flow
 from tissue_crosstalk.core.plots.interaction_network import plot_interaction_network
+from tissue_crosstalk.core.plots.interaction_weights import plot_gene_network, plot_interaction_weights
+from tissue_crosstalk.core.plots.length_scales import plot_length_scales
 from tissue_crosstalk.core.plots.recovery import plot_precision_recall
 from tissue_crosstalk.core.plots.style import cell_type_palette, save_figure
+from tissue_crosstalk.core.plots.volcano import plot_volcano, plot_volcanoes
 from tissue_crosstalk.core.recovery import (
     AVERAGE_PRECISION,
     BASE_RATE,
@@ -223,14 +240,39 @@ def sizes(types: list[str]) -> Figure:
     return plot_hub_sizes(pd.DataFrame(rows, columns=["hub", "cell_type", "cells"]), palette_of(types))
 
 
+def effects_of_first(types: list[str]) -> pd.DataFrame:
+    """Return effects on the first type, each sender's on the gene of its own name."""
+    table = make_effects(types, n_genes=len(types), receivers=types[:1])
+    own = table["sender"].cat.codes.to_numpy() == table["gene"].cat.codes.to_numpy()
+    genes = table["gene"].cat.rename_categories(dict(zip(table["gene"].cat.categories, types, strict=True)))
+    return table.assign(gene=genes, q_value=np.where(own, 0.001, 0.9), diff=np.where(own, 0.2, 0.001))
+
+
+def flow(types: list[str]) -> Figure:
+    places, sections = in_sections(types[:5])
+    ways = np.ones((len(places), 2))
+    return plot_information_flow(
+        places, ways, ways[:, 0], np.array(types, dtype=object)[np.arange(len(places)) % len(types)],
+        palette_of(types), sections, receiver=types[0], sender=types[1], distance_unit="_$x$",
+    )  # fmt: skip
+
+
 FIGURES: dict[str, Callable[[list[str]], Figure]] = {
+    "attention_enrichment": lambda types: plot_attention_enrichment(
+        make_enrichment(types, 1), palette_of(types), most_pairs=200
+    ),
     "attention_map": attention_map,
     "attention_matrix": lambda types: plot_attention_matrix(pairs(types), palette_of(types)),
     "attention_of_cell": attention_of_cell,
     "attention_summary": lambda types: summary(types, types[0]),
     "cell_types": cell_types,
+    "chord": lambda types: plot_chord(make_interactions(types).assign(n_genes=1), palette_of(types)),
+    "contributions": lambda types: plot_contributions(make_contributions(types, 1, 9), 0, palette_of(types)),
     "distance_histograms": histograms,
+    "explained_variance": lambda types: plot_explained_variance(make_explained(types), palette_of(types)),
     "flavor_agreement": lambda types: plot_flavor_agreement(agreement(types), palette_of(types)),
+    "gene_dots": lambda types: plot_gene_dots(effects_of_first(types), types[0], palette_of(types)),
+    "gene_network": lambda types: plot_gene_network(make_interactions(types), palette_of(types)),
     "head_profile": lambda types: plot_head_profile(*by_head(types), palette_of(types), most_pairs=60),
     "hub_composition": lambda types: plot_hub_composition(hub_table(types)),
     "hub_conditions": lambda names: plot_hub_conditions(*conditions_of(names)),
@@ -238,10 +280,22 @@ FIGURES: dict[str, Callable[[list[str]], Figure]] = {
     "hub_map": hub_map,
     "hub_markers": lambda names: plot_hub_markers(markers(names, names[::-1]), most_groups=60),
     "hub_sizes": sizes,
+    "information_flow": flow,
     "interaction_network": lambda types: plot_interaction_network(pairs(types), palette_of(types), threshold=0.9),
+    "interaction_weights": lambda types: plot_interaction_weights(make_interactions(types), palette_of(types)),
+    "length_scales": lambda types: plot_length_scales(
+        *make_length_scales(types, types[0], 1, 9), types[0], palette_of(types), distance_unit="$\\mu$m"
+    ),
     "precision_recall": lambda names: plot_precision_recall(*recovered(names)),
+    "volcano": lambda types: plot_volcano(
+        effects_of_first(types).assign(q_value=0.01, diff=np.tile(np.linspace(-9, 9, len(types)), len(types) - 1)),
+        types[0],
+        types[1],
+        most_names=25,
+    ),
+    "volcanoes": lambda types: plot_volcanoes(effects_of_first(types), types[0], palette_of(types)),
 }
-SOME = ("attention_summary", "head_profile", "interaction_network")
+SOME = ("attention_summary", "head_profile", "interaction_network", "volcano")
 """Figures that name those types alone of which they have something to say."""
 MAPS = ("attention_map", "hub_map")
 QUICK = ("attention_matrix", "attention_summary", "hub_composition", "hub_sizes", "interaction_network")

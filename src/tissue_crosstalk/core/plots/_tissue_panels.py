@@ -172,6 +172,11 @@ class TissuePanels:
         filled = 0.5 * self.width * self.height * POINTS_PER_INCH**2 * float(np.prod(extent / self._span))
         self.dot = float(np.clip(filled / densest, 0.05, 24.0))
 
+    @property
+    def span(self) -> float:
+        """Return how wide a panel is, in units of the coordinates."""
+        return float(self._span[0])
+
     def axes(self, canvas: Canvas, index: int, left: float, top: float) -> Axes:
         """Add the empty panel of a section, with its upper left corner at (left, top), in inches."""
         axes = canvas.axes(left, top, self.width, self.height)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -125,7 +126,12 @@ def plot_attention_matrix(pairs: pd.DataFrame, palette: Mapping[str, str], *, fl
             matrix = np.full((len(types), len(types)), np.nan)  # (sender, receiver)
             matrix[sender, receiver] = pairs[column].to_numpy(dtype=np.float64)
             values.append(matrix)
-        return _draw(values, {name: palette[name] for name in types}, flavor)
+        return draw_matrices(
+            [MatrixPanel(matrix, label, hues) for matrix, (_, label, hues) in zip(values, PANELS, strict=True)],
+            {name: palette[name] for name in types},
+            title=f"Attention between cell types ({flavor})",
+            key_label="no edges",
+        )
 
 
 def type_positions(
@@ -233,8 +239,12 @@ def _largest(matrix: NDArray[np.float64]) -> float:
     return float(np.nanmax(matrix)) or 1.0
 
 
-def _written(matrix: NDArray[np.float64]) -> dict[tuple[int, int], str]:
+def _written(matrix: NDArray[np.float64], *, whole: bool = False) -> dict[tuple[int, int], str]:
     """Return what to write into the squares of a matrix, with so many digits that the middle value has two."""
+    if whole:
+        return {
+            (int(row), int(column)): f"{matrix[row, column]:,.0f}" for row, column in np.argwhere(~np.isnan(matrix))
+        }
     positive = matrix[matrix > 0]  # nan is not
     middle = float(np.median(positive)) if positive.size else 0.1
     digits = min(max(1 - math.floor(math.log10(middle)), 0), 6)
@@ -243,40 +253,79 @@ def _written(matrix: NDArray[np.float64]) -> dict[tuple[int, int], str]:
     }
 
 
-def _draw(values: Sequence[NDArray[np.float64]], palette: Mapping[str, str], flavor: str) -> Figure:
-    """Draw one heatmap per matrix, of shape (sender, receiver); `palette` is of these types."""
+@dataclass(frozen=True)
+class MatrixPanel:
+    """A heatmap of pairs of types.
+
+    Attributes
+    ----------
+    values
+        From 0, nan where there is nothing to say, of shape (sender, receiver).
+    label
+        What they are.
+    hues
+        Hues of the light and the dark end of its colormap.
+    whole
+        Values are whole numbers.
+    """
+
+    values: NDArray[np.float64]
+    label: str
+    hues: tuple[float, float]
+    whole: bool = False
+
+    def written(self) -> dict[tuple[int, int], str]:
+        """Return what to write into its squares."""
+        return _written(self.values, whole=self.whole)
+
+
+def draw_matrices(panels: Sequence[MatrixPanel], palette: Mapping[str, str], *, title: str, key_label: str) -> Figure:
+    """Draw heatmaps of pairs of types side by side.
+
+    Parameters
+    ----------
+    panels
+        The heatmaps.
+    palette
+        The types of rows and columns, with their colours.
+    title
+        What is written above.
+    key_label
+        What is said of squares without a value.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Rows are senders, columns receivers. Values are written into the squares of at most 8 types.
+    """
     n_types = len(palette)
     names = [shorten(name) for name in palette]
-    annotations = [_written(matrix) if n_types <= MOST_ANNOTATED_TYPES else {} for matrix in values]
+    annotations = [panel.written() if n_types <= MOST_ANNOTATED_TYPES else {} for panel in panels]
     cell = _CELL if n_types <= 2 * MOST_ANNOTATED_TYPES else _SMALL_CELL
     for written in annotations:
         cell = max(cell, max((text_width(text, FONT_SIZE - 1) for text in written.values()), default=0.0) + 0.1)
     size = n_types * cell
-    key_label = "no edges"
     left = MARGIN + max(_AXIS_TITLE + widest(names) + _NAME_PAD, key_width([key_label], 1) + KEY_GAP)
-    bar_lengths = [
-        bar_width(label, size, _largest(matrix)) for matrix, (_, label, _) in zip(values, PANELS, strict=True)
-    ]
+    bar_lengths = [bar_width(panel.label, size, _largest(panel.values)) for panel in panels]
     starts = [left]
     for length in bar_lengths[:-1]:  # slanted names of one panel run beside those of the next
         starts.append(starts[-1] + max(size, length) + _GAP)
     right = starts[-1] + max(size + slanted_overhang(names, cell) + _NAME_PAD, bar_lengths[-1])
-    title = f"Attention between cell types ({flavor})"
     total_width = max(right + MARGIN, 2.4)
     title = wrap(title, total_width - 2 * MARGIN)
     top = MARGIN + text_height(title, TITLE_SIZE) + 0.04 + 0.08 + slanted_height(names) + _NAME_PAD
     bar_top = top + size + 0.14
-    canvas = Canvas.of_size(total_width, bar_top + max(color_bar_height(label) for _, label, _ in PANELS) + 0.06)
+    canvas = Canvas.of_size(total_width, bar_top + max(color_bar_height(panel.label) for panel in panels) + 0.06)
     canvas.text(MARGIN, MARGIN, title, size=TITLE_SIZE, bold=True)
     images = []
-    for index, (matrix, written, (_, _, hues)) in enumerate(zip(values, annotations, PANELS, strict=True)):
+    for index, (panel, written) in enumerate(zip(panels, annotations, strict=True)):
         axes = canvas.axes(starts[index], top, size, size)
-        image = _draw_matrix(axes, matrix, sequential_colors(hues))
-        _write(axes, image, matrix, written)
+        image = _draw_matrix(axes, panel.values, sequential_colors(panel.hues))
+        _write(axes, image, panel.values, written)
         _name(axes, names, list(palette.values()), cell, rows=index == 0)
         images.append(image)
-    for image, (_, label, _), start, length in zip(images, PANELS, starts, bar_lengths, strict=True):
-        color_bar(canvas, image, label, left=start, top=bar_top, width=length)
+    for image, panel, start, length in zip(images, panels, starts, bar_lengths, strict=True):
+        color_bar(canvas, image, panel.label, left=start, top=bar_top, width=length, whole=panel.whole)
     handle = Line2D([], [], color=NO_EDGES_COLOR, marker="s", markersize=6.0, linestyle="none")
     canvas.key(left - KEY_GAP - key_width([key_label], 1), bar_top, [handle], [key_label], n_columns=1)
     return canvas.figure

@@ -139,14 +139,15 @@ def color_bar(
     top: float,
     width: float,
     extend: Literal["neither", "min", "max", "both"] = "neither",
+    whole: bool = False,
 ) -> None:
-    """Draw a scale of colours whose upper left corner is at (left, top), all in inches."""
+    """Draw a scale of colours, maybe of whole numbers, whose upper left corner is at (left, top), all in inches."""
     bar = canvas.figure.colorbar(
         colors,
         cax=canvas.axes(left, top, width, _BAR),
         orientation="horizontal",
         extend=extend,
-        ticks=MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]),
+        ticks=MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole),
     )
     bar.set_label(label)
     bar.outline.set_visible(False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -131,7 +132,7 @@ def plot_interaction_network(
                 f"attention. The largest share{' of those' + with_edges if with_edges else ''} is "
                 f"{_percent(float(share[most]))}, of edges from {types[sender[most]]} to {types[receiver[most]]}."
             )
-        return _draw(
+        return draw_network(
             {name: palette[name] for name in types},
             cells if cells.any() else None,
             sender[drawn],
@@ -139,7 +140,7 @@ def plot_interaction_network(
             share[drawn],
             title=f"Strong attention between cell types ({flavor})",
             caption=caption,
-            threshold=threshold,
+            weights=ArrowWeights(threshold, _percent, " of edges"),
         )
 
 
@@ -148,7 +149,29 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _draw(
+@dataclass(frozen=True)
+class ArrowWeights:
+    """What the widths of arrows mean.
+
+    Attributes
+    ----------
+    least
+        The smallest weight that has an arrow.
+    written
+        Returns a weight as text.
+    unit
+        What is written behind the last weight of the key.
+    whole
+        Weights are whole numbers.
+    """
+
+    least: float
+    written: Callable[[float], str]
+    unit: str
+    whole: bool = False
+
+
+def draw_network(
     palette: Mapping[str, str],
     cells: NDArray[np.float64] | None,
     sender: NDArray[np.int64],
@@ -157,9 +180,30 @@ def _draw(
     *,
     title: str,
     caption: str,
-    threshold: float,
+    weights: ArrowWeights,
 ) -> Figure:
-    """Draw types (type,) with arrows (arrow,) from the smallest share to the largest."""
+    """Draw types on a circle, with an arrow for each of some pairs.
+
+    Parameters
+    ----------
+    palette
+        The types, clockwise from the top, with their colours.
+    cells
+        Numbers of cells, which the areas of dots are proportional to, of shape (type,). None: dots are alike.
+    sender, receiver
+        Positions of the types of each arrow, of shape (arrow,).
+    share
+        Weights, which widths are proportional to, of shape (arrow,), from the smallest to the largest.
+    title, caption
+        What is written above.
+    weights
+        What `share` is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The network, with keys of widths and areas below.
+    """
     names, colors = [shorten(name) for name in palette], list(palette.values())
     n_types = len(names)
     circle = max(_ARC * n_types / (2 * math.pi), _LEAST_CIRCLE)
@@ -167,8 +211,8 @@ def _draw(
     nodes = circle * np.column_stack([np.cos(angle), np.sin(angle)])  # (type, axis), in inches from the middle
     radius = np.full(n_types, _NODE) if cells is None else _radii(cells, float(cells.max()))
     outer = circle + float(radius.max()) + _NAME_GAP
-    anchors, sides = _places(nodes * (1 + (radius[:, None] + _NAME_GAP) / circle))
-    arrows = _arrow_key(threshold, share)
+    anchors, sides = name_places(nodes * (1 + (radius[:, None] + _NAME_GAP) / circle))
+    arrows = _arrow_key(weights, share)
     dots = [] if cells is None else _cell_key(float(cells.max()))
 
     left, right = (
@@ -183,7 +227,8 @@ def _draw(
         for side in (-1, 1)
     )
     key_height = 0.2 if arrows or dots else 0.0
-    keys_width = _key_width(arrows, dots)
+    texts = _key_texts(arrows, dots, weights)
+    keys_width = _key_width(*texts)
     width = max(left + right, keys_width, 3.2) + 2 * MARGIN
     title, caption = wrap(title, width - 2 * MARGIN), wrap(caption, width - 2 * MARGIN, FONT_SIZE)
     caption_top = MARGIN + text_height(title, TITLE_SIZE) + 0.03
@@ -210,10 +255,10 @@ def _draw(
         nodes[:, 0], nodes[:, 1], s=math.pi * (radius * POINTS_PER_INCH) ** 2 * 4 / math.pi, c=colors, linewidths=0,
         zorder=3, clip_on=False,
     )  # fmt: skip
-    _draw_names(axes, names, nodes * (1 + (radius[:, None] + 0.02) / circle), anchors, sides)
+    draw_names(axes, names, nodes * (1 + (radius[:, None] + 0.02) / circle), anchors, sides)
     if key_height:
         key_left = (width - keys_width) / 2 - x_middle
-        _draw_keys(axes, key_left, y_middle - height + 0.05 + key_height / 2, arrows, dots, largest, cells)
+        _draw_keys(axes, key_left, y_middle - height + 0.05 + key_height / 2, arrows, dots, texts, largest, cells)
     return canvas.figure
 
 
@@ -223,8 +268,8 @@ def _radii(cells: NDArray[np.float64], most: float) -> NDArray[np.float64]:
     return radii
 
 
-def _places(wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[int]]:
-    """Return where names go, and to which side they run from there: -1 left, 0 both, 1 right.
+def name_places(wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[int]]:
+    """Return where names around a circle go, and to which side they run from there: -1 left, 0 both, 1 right.
 
     They stay outside of the circle, those of each half far enough apart; those at its top and bottom are centered.
     """
@@ -280,7 +325,7 @@ def _draw_arrow(axes: Axes, curve: NDArray[np.float64], width: float, color: str
     )  # fmt: skip
 
 
-def _draw_names(
+def draw_names(
     axes: Axes, names: Sequence[str], rims: NDArray[np.float64], anchors: NDArray[np.float64], sides: Sequence[int]
 ) -> None:  # fmt: skip
     """Write names at their places, with a thin line to their dots where they had to move."""
@@ -296,14 +341,14 @@ def _draw_names(
         )  # fmt: skip
 
 
-def _arrow_key(threshold: float, share: NDArray[np.float64]) -> list[float]:
-    """Return a few shares of which to show the width."""
+def _arrow_key(weights: ArrowWeights, share: NDArray[np.float64]) -> list[float]:
+    """Return a few weights of which to show the width."""
     if not len(share):
         return []
     largest = float(share.max())
-    ticks = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(threshold, largest)
-    least_step = (largest - threshold) / 6
-    return [threshold, *(float(tick) for tick in ticks if threshold + least_step < tick <= largest + 1e-9)]
+    ticks = MaxNLocator(3, steps=[1, 2, 5, 10], integer=weights.whole).tick_values(weights.least, largest)
+    least_step = (largest - weights.least) / 6
+    return [weights.least, *(float(tick) for tick in ticks if weights.least + least_step < tick <= largest + 1e-9)]
 
 
 def _cell_key(most: float) -> list[int]:
@@ -313,20 +358,19 @@ def _cell_key(most: float) -> list[int]:
     return sorted({max(round(largest / factor), 1) for factor in (1, 5)})
 
 
-def _key_texts(arrows: Sequence[float], dots: Sequence[int]) -> tuple[list[str], list[str]]:
+def _key_texts(arrows: Sequence[float], dots: Sequence[int], weights: ArrowWeights) -> tuple[list[str], list[str]]:
     """Return what to write beside arrows, and beside dots."""
-    shares = [_percent(value) for value in arrows]
+    shares = [weights.written(value) for value in arrows]
     counts = [f"{count:,}" for count in dots]
     if shares:
-        shares[-1] += " of edges"
+        shares[-1] += weights.unit
     if counts:
         counts[-1] += " cells" if dots[-1] > 1 else " cell"
     return shares, counts
 
 
-def _key_width(arrows: Sequence[float], dots: Sequence[int]) -> float:
+def _key_width(shares: Sequence[str], counts: Sequence[str]) -> float:
     """Return how wide the keys are, in inches."""
-    shares, counts = _key_texts(arrows, dots)
     return (
         sum(_KEY_ARROW + 0.06 + text_width(text) + _KEY_STEP for text in shares)
         + sum(2 * _MOST_NODE + 0.06 + text_width(text) + _KEY_STEP for text in counts)
@@ -340,11 +384,12 @@ def _draw_keys(
     y: float,
     arrows: Sequence[float],
     dots: Sequence[int],
+    texts: tuple[Sequence[str], Sequence[str]],
     largest: float,
     cells: NDArray[np.float64] | None,
 ) -> None:
     """Draw what widths of arrows and areas of dots mean, in one row."""
-    shares, counts = _key_texts(arrows, dots)
+    shares, counts = texts
     for value, text in zip(arrows, shares, strict=True):
         curve = np.array([[left, y], [left + _KEY_ARROW / 2, y], [left + _KEY_ARROW, y]])
         _draw_arrow(axes, curve, WIDEST_ARROW * value / largest, _KEY_COLOR, label="_key")
