@@ -92,7 +92,7 @@ def make_enrichment(types: Sequence[str], n_heads: int = 4) -> pd.DataFrame:
         for head in range(-1, n_heads)
         for shuffled in ("expression", "places")
     ]
-    table = pd.DataFrame(rows, columns=["receiver", "sender", "head", "shuffled"])
+    table = pd.DataFrame(rows, columns=["receiver", "sender", "head_idx", "shuffled"])
     strong = generator.random(len(rows)) < 0.1
     table["log2_enrichment"] = np.where(
         strong, generator.normal(0.6, 1.2, len(rows)), generator.normal(0, 0.1, len(rows))
@@ -118,12 +118,12 @@ def make_length_scales(
             values = middle * generator.lognormal(0, 0.35, n_cells) if supported else np.zeros(n_cells)
             if generator.random() < 0.2:
                 values[: n_cells // 2] = 0.0
-            rows.append(pd.DataFrame({"receiver": receiver, "sender": sender, "head": head, "position": range(n_cells),
+            rows.append(pd.DataFrame({"receiver": receiver, "sender": sender, "head_idx": head, "position": range(n_cells),
                                       "base_score": 1.0, "coefficient": 0.5, "length_scale": values}))  # fmt: skip
             half = 1.3 * values.std() / np.sqrt(n_cells)
             summary.append(
                 {
-                    "receiver": receiver, "sender": sender, "head": head, "n_senders": n_cells, "mean": values.mean(),
+                    "receiver": receiver, "sender": sender, "head_idx": head, "n_senders": n_cells, "mean": values.mean(),
                     "mean_low": values.mean() - half, "mean_high": values.mean() + half, "median": np.median(values),
                     "median_low": max(np.median(values) - half, 0), "median_high": np.median(values) + half,
                     "share_within": 0.3 if supported else 0.01, "supported": supported,
@@ -144,7 +144,7 @@ def make_explained(types: Sequence[str], n_heads: int = 4) -> pd.DataFrame:
             rows.append(
                 (receiver, head, int(generator.integers(30, 4000)), value, 0.001 if value > 0.01 else 0.3, head == best)
             )
-    columns = ["receiver", "head", "n_receivers", "explained", "p_value", "best"]
+    columns = ["receiver", "head_idx", "n_receivers", "explained", "p_value", "best"]
     return categories(pd.DataFrame(rows, columns=columns), types)
 
 
@@ -157,6 +157,6 @@ def make_contributions(types: Sequence[str], n_heads: int = 2, n_genes: int = 60
         for sender in types:
             own = np.where(generator.random(n_genes) < 0.06, generator.normal(0, 0.9, n_genes), 0)
             mean = common + own + generator.normal(0, 0.02, n_genes)
-            parts.append(pd.DataFrame({"sender": sender, "head": head, "gene": gene_names(n_genes), "mean": mean,
+            parts.append(pd.DataFrame({"sender": sender, "head_idx": head, "gene": gene_names(n_genes), "mean": mean,
                                        "std": 0.1, "n_senders": 400}))  # fmt: skip
     return categories(pd.concat(parts, ignore_index=True), types)

@@ -261,7 +261,7 @@ class TestEnrichment:
             {
                 "receiver": ["B", "B", "T", "B"],
                 "sender": ["T", "T", "B", "T"],
-                "head": [-1, 1, -1, -1],
+                "head_idx": [-1, 1, -1, -1],
                 "shuffled": ["places", "places", "places", "expression"],
                 "log2_enrichment": [1.0, -np.inf, 0.2, np.nan],
                 "q_value": [0.001, 0.01, 0.8, np.nan],
@@ -307,10 +307,10 @@ class TestEnrichment:
 
     def test_refused(self) -> None:
         for wrong, words in (
-            ({"head": 0.5}, "`head` of `enrichment` must hold whole numbers of at least 0, and -1"),
+            ({"head_idx": 0.5}, "`head_idx` of `enrichment` must hold whole numbers of at least 0, and -1"),
             ({"shuffled": "cells"}, "must be 'expression', 'places'. Got 'cells'"),
             ({"q_value": 0.0}, "must hold numbers above 0"),
-            ({"head": -1, "shuffled": "places"}, "one row per receiver, .*. Got several of 'B', 'T', -1, 'places'"),
+            ({"head_idx": -1, "shuffled": "places"}, "one row per receiver, .*. Got several of 'B', 'T', -1, 'places'"),
         ):
             with pytest.raises(ParameterError, match=words):
                 plot_attention_enrichment(self.table().assign(**wrong), PALETTE)

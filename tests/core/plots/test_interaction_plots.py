@@ -247,13 +247,13 @@ class TestLengthScales:
             {
                 "receiver": "B",
                 "sender": ["T"] * 5 + ["NK"] * 2 + ["T"],
-                "head": [0] * 7 + [1],
+                "head_idx": [0] * 7 + [1],
                 "length_scale": [8.0, 10.0, 10.0, 12.0, 40.0, 0.0, 0.0, 20.0],
             }
         )
         summary = pd.DataFrame(
             {
-                "receiver": "B", "sender": ["T", "NK", "T"], "head": [0, 0, 1], "median": [10.0, 0.0, 20.0],
+                "receiver": "B", "sender": ["T", "NK", "T"], "head_idx": [0, 0, 1], "median": [10.0, 0.0, 20.0],
                 "median_low": [8.0, 0.0, 18.0], "median_high": [12.0, 0.0, 50.0], "mean": [16.0, 0.0, 20.0],
                 "mean_low": [9.0, 0.0, 19.0], "mean_high": [20.0, 0.0, 21.0], "supported": [True, False, True],
             }
@@ -325,7 +325,7 @@ class TestExplainedVariance:
         return pd.DataFrame(
             {
                 "receiver": ["T", "T", "T", "B", "B"],
-                "head": [-1, 0, 1, -1, 1],
+                "head_idx": [-1, 0, 1, -1, 1],
                 "n_receivers": [1200, 1200, 1200, 30, 30],
                 "explained": [0.12, 0.1, -0.004, 0.02, 0.0004],
                 "p_value": [0.01, 0.01, 0.6, 0.05, 0.04],
@@ -366,8 +366,8 @@ class TestExplainedVariance:
         for wrong, words in (
             ({"explained": 1.5}, "must be at most 1. Got 1.5"),
             ({"p_value": 0.0}, "must hold numbers above 0"),
-            ({"head": -2}, "-1 for all heads together. Got -2"),
-            ({"head": 0}, "one row per receiver, head. Got several of 'T', 0"),
+            ({"head_idx": -2}, "-1 for all heads together. Got -2"),
+            ({"head_idx": 0}, "one row per receiver, head_idx. Got several of 'T', 0"),
             ({"n_receivers": 0.5}, "whole numbers of at least 0"),
         ):
             with pytest.raises(ParameterError, match=words):
@@ -380,7 +380,7 @@ class TestContributions:
         table = pd.DataFrame(
             {
                 "sender": ["T", "B"] * 3 + ["T"],
-                "head": [0] * 6 + [1],
+                "head_idx": [0] * 6 + [1],
                 "gene": ["same", "same", "of B", "of B", "of T", "of T", "of T"],
                 "mean": [5.0, 5.0, 0.0, -2.0, 3.0, 0.5, 7.0],
             }

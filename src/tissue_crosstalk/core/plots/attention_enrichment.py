@@ -69,7 +69,7 @@ def plot_attention_enrichment(
     --------
     >>> import pandas as pd
     >>> table = pd.DataFrame(
-    ...     {"receiver": "B", "sender": "T", "head": [-1, 0], "shuffled": "places", "log2_enrichment": [1.0, 2.0],
+    ...     {"receiver": "B", "sender": "T", "head_idx": [-1, 0], "shuffled": "places", "log2_enrichment": [1.0, 2.0],
     ...      "q_value": 0.01}
     ... )
     >>> axes = plot_attention_enrichment(table, {"B": "red", "T": "blue"}).axes[0]
@@ -79,7 +79,7 @@ def plot_attention_enrichment(
     check_threshold(q_threshold)
     at_least_one(most_pairs=most_pairs)
     require("enrichment", enrichment, (RECEIVER, SENDER, HEAD, SHUFFLED, LOG2, Q_VALUE))
-    head = heads_of("`head` of `enrichment`", enrichment[HEAD])
+    head = heads_of("`head_idx` of `enrichment`", enrichment[HEAD])
     receiver, sender = texts_of(enrichment[RECEIVER]), texts_of(enrichment[SENDER])
     shuffled = texts_of(enrichment[SHUFFLED])
     unknown = sorted(set(shuffled.tolist()) - set(HEADINGS))

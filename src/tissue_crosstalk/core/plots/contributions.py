@@ -90,7 +90,7 @@ def plot_contributions(
     --------
     >>> import pandas as pd
     >>> table = pd.DataFrame(
-    ...     {"sender": ["B", "T"] * 2, "head": 0, "gene": ["a", "a", "b", "b"], "mean": [0.5, 0.5, 0.1, -0.2]}
+    ...     {"sender": ["B", "T"] * 2, "head_idx": 0, "gene": ["a", "a", "b", "b"], "mean": [0.5, 0.5, 0.1, -0.2]}
     ... )
     >>> axes = plot_contributions(table, 0, {"B": "red", "T": "blue"}, most_genes=1).axes[0]
     >>> [label.get_text() for label in axes.get_xticklabels()]
@@ -98,7 +98,7 @@ def plot_contributions(
     """
     at_least_one(most_genes=most_genes)
     require("contributions", contributions, (SENDER, HEAD, GENE, MEAN))
-    heads = heads_of("`head` of `contributions`", contributions[HEAD])
+    heads = heads_of("`head_idx` of `contributions`", contributions[HEAD])
     if len(contributions) and head not in heads:
         raise ParameterError(f"`head` must be one of {listing(head_order(heads))}. Got {head!r} instead.")
     own = contributions[heads == head]

@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ParameterError, is_whole
 from tissue_crosstalk.core.plots._layout import (
     POINTS_PER_INCH,
@@ -40,10 +41,10 @@ from tissue_crosstalk.core.plots.hub_style import (
 )
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE, readable_on_white
 
-RECEIVER: Final = "receiver"
-SENDER: Final = "sender"
-HEAD: Final = "head"
-GENE: Final = "gene"
+RECEIVER: Final = terms.RECEIVER
+SENDER: Final = terms.SENDER
+HEAD: Final = terms.HEAD_IDX
+GENE: Final = terms.GENE
 DIFF: Final = "diff"
 P_VALUE: Final = "p_value"
 Q_VALUE: Final = "q_value"

@@ -97,7 +97,7 @@ def plot_explained_variance(
     --------
     >>> import pandas as pd
     >>> table = pd.DataFrame(
-    ...     {"receiver": "B", "head": [-1, 0, 1], "n_receivers": 90, "explained": [0.07, 0.05, -0.01],
+    ...     {"receiver": "B", "head_idx": [-1, 0, 1], "n_receivers": 90, "explained": [0.07, 0.05, -0.01],
     ...      "p_value": [0.01, 0.01, 0.6], "best": [False, True, False]}
     ... )
     >>> axes = plot_explained_variance(table, {"B": "red"}).axes[0]

@@ -117,9 +117,9 @@ def plot_length_scales(
     Examples
     --------
     >>> import pandas as pd
-    >>> scales = pd.DataFrame({"receiver": "B", "sender": "T", "head": 0, "length_scale": [8.0, 10.0, 12.0]})
+    >>> scales = pd.DataFrame({"receiver": "B", "sender": "T", "head_idx": 0, "length_scale": [8.0, 10.0, 12.0]})
     >>> summary = pd.DataFrame(
-    ...     {"receiver": ["B"], "sender": ["T"], "head": [0], "median": [10.0], "median_low": [8.0],
+    ...     {"receiver": ["B"], "sender": ["T"], "head_idx": [0], "median": [10.0], "median_low": [8.0],
     ...      "median_high": [12.0], "supported": [True]}
     ... )
     >>> axes = plot_length_scales(scales, summary, "B", {"B": "red", "T": "blue"}).axes[0]
@@ -136,7 +136,7 @@ def plot_length_scales(
     require("summary", summary, (RECEIVER, SENDER, HEAD, *ends, "supported"))
     own = length_scales[is_name(length_scales[RECEIVER], receiver)]
     of_rows = summary[is_name(summary[RECEIVER], receiver)]
-    heads = heads_of("`head` of `summary`", of_rows[HEAD])
+    heads = heads_of("`head_idx` of `summary`", of_rows[HEAD])
     one_row_each("summary", of_rows, (SENDER, HEAD))
     check_colors([receiver, *texts_of(of_rows[SENDER]), *texts_of(own[SENDER])], palette)
     values = finite("`length_scale` of `length_scales`", own[LENGTH_SCALE])
@@ -146,7 +146,7 @@ def plot_length_scales(
         )
     middles = [finite(f"`{name}` of `summary`", of_rows[name]) for name in ends]
     supported = of_rows["supported"].to_numpy(dtype=bool)
-    groups = _grouped(values, texts_of(own[SENDER]), heads_of("`head` of `length_scales`", own[HEAD]))
+    groups = _grouped(values, texts_of(own[SENDER]), heads_of("`head_idx` of `length_scales`", own[HEAD]))
     keys = list(zip(texts_of(of_rows[SENDER]).tolist(), heads.tolist(), strict=True))
     reach = _reach(keys, groups, middles, supported)
     rows = {
