@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from blocks import PAGES
+
 from sessions import PROJECT
 from tissue_crosstalk.params import STAGE_PARAMS, flat_fields
 

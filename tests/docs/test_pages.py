@@ -21,9 +21,21 @@ from pathlib import Path
 import anndata
 import pyarrow.parquet as pq
 import pytest
+from blocks import (
+    COMMANDS,
+    NOT_RUN,
+    OTHERS,
+    PAGES,
+    SERVER,
+    Block,
+    blocks_of,
+    copy_project,
+    environment,
+    not_yet,
+    run,
+    why_not,
+)
 
-from blocks import COMMANDS, NOT_RUN, OTHERS, PAGES, SECONDS, SERVER, Block, blocks_of, copy_project, environment
-from blocks import not_yet, run, why_not
 from servers import free_port
 from sessions import PROJECT
 
@@ -110,7 +122,7 @@ def guarded_server(team_server: str) -> Iterator[str]:
     wanted = "Basic " + base64.b64encode(b"ada:s3cret").decode()
 
     class Gate(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - as http.server names it
+        def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, kind, answer = 401, "text/plain", b""
             if self.headers.get("Authorization") == wanted:

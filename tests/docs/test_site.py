@@ -85,6 +85,7 @@ def test_every_public_module_has_a_page(site: Path) -> None:
 
 def test_the_picture_of_the_stages_is_that_of_the_pipelines() -> None:
     import flow
+
     from tissue_crosstalk.pipeline_registry import register_pipelines
 
     pipelines = register_pipelines()
