@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export DO_NOT_TRACK := true
 
-.PHONY: help install run study test lint unit real audit viz lab ui
+.PHONY: help install run study test lint unit real audit docs viz lab ui
 
 help:  ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([A-Za-z0-9_-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -51,6 +51,11 @@ real: $(INSTALLED)  ## All tests, the slow, the browser's and the real-data ones
 
 audit: $(INSTALLED)  ## Known vulnerabilities of the dependencies, where they can be looked up
 	@$(BIN)/python .ci/audit.py
+
+docs: $(INSTALLED)  ## Build the documentation's site into site/
+	# Nothing of it is wrong, or this fails. The notice of the theme's end of life is for its maintainers.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 viz: $(INSTALLED)  ## Look at the pipelines in a browser
 	$(BIN)/kedro viz run

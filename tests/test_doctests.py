@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ def test_examples(name: str, known: dict[str, Any], tmp_path: Path, monkeypatch:
     example.globs |= known | {"tmp_path": tmp_path}
     monkeypatch.chdir(tmp_path)  # a file that an example writes is nobody else's
     failures: list[str] = []
-    doctest.DocTestRunner(optionflags=OPTIONS).run(example, out=failures.append)
+    logging.disable(logging.CRITICAL)  # a session of another test may have sent the log to standard output
+    try:
+        doctest.DocTestRunner(optionflags=OPTIONS).run(example, out=failures.append)
+    finally:
+        logging.disable(logging.NOTSET)
     assert not failures, "".join(failures)
 
 

@@ -129,8 +129,12 @@ def test_a_tissue_that_is_none_leaves_nothing(tmp_path: Path) -> None:
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     # As if it were installed: nothing is to be installed by a test.
-    command = ["make", "-o", ".venv/.installed", *arguments]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, env=dict(os.environ))
+    command = ["make", "--no-print-directory", "-o", ".venv/.installed", *arguments]
+    # Nor as a part of the make that runs the tests, which would hand on its options.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_make_asks_for_what_is_missing() -> None:
