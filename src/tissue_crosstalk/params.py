@@ -21,6 +21,7 @@ from tissue_crosstalk.core.devices import AUTO, check_device_name
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean
 from tissue_crosstalk.core.flavors import FLAVORS, check_flavors
 from tissue_crosstalk.core.hubs import HubSettings
+from tissue_crosstalk.core.interpretation_settings import DistanceSettings, EffectSettings, VarianceSettings
 from tissue_crosstalk.core.model import TissueKeys
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.simulation import SimulationSettings
@@ -170,6 +171,35 @@ class ReportingParams:
     distance_unit: str = ""
 
 
+@dataclass(frozen=True, config=_STRICT)
+class AblationParams(EffectSettings):
+    """Block ``ablation``: the test of effects, and what else is told of them."""
+
+    by_head: bool = True
+    ligand_receptor: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DistancesParams(DistanceSettings):
+    """Block ``distances``: length scales, and attention against chance."""
+
+    max_senders: int = Field(default=2_000, ge=1)
+    n_permutations: int = Field(default=199, ge=1)
+    max_receivers: int = Field(default=2_000, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class VarianceParams(VarianceSettings):
+    """Block ``variance``."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ContributionsParams:
+    """Block ``contributions``."""
+
+    most_genes: int = Field(default=40, ge=1)
+
+
 GridValue = bool | int | float | str
 
 
@@ -203,6 +233,10 @@ STAGE_PARAMS: Mapping[str, type] = MappingProxyType(
         "flavoring": FlavoringParams,
         "hubs": HubsParams,
         "reporting": ReportingParams,
+        "ablation": AblationParams,
+        "distances": DistancesParams,
+        "variance": VarianceParams,
+        "contributions": ContributionsParams,
         "sweep": SweepParams,
     }
 )

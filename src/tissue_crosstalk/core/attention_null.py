@@ -21,8 +21,7 @@ softmax.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ import torch
 from torch.nn import functional as F
 
 from tissue_crosstalk.core.attention import PREDICT_CELLS, pair_scores
-from tissue_crosstalk.core.errors import check_seed, check_whole
+from tissue_crosstalk.core.interpretation_settings import NullSettings
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.statistics import categorical, false_discovery_rate, log2_ratio
 
@@ -44,48 +43,18 @@ PLACES: Final = "places"
 SHUFFLED: Final = (EXPRESSION, PLACES)
 """What is shuffled."""
 
+_DEFAULT: Final = NullSettings()
 _SCORES_AT_ONCE: Final = 2**28  # numbers: pairs of as many receiver types are computed together as these hold
 _ROUNDING: Final = 1e-5  # of an attention: less is no difference, as between cells of the same expression
 
 _Sums = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class NullSettings:
-    """How attention is compared with chance.
-
-    Parameters
-    ----------
-    n_permutations
-        Permutations of the senders.
-    max_receivers
-        Receivers per type at most; they are drawn where there are more.
-    random_state
-        Seed of both.
-
-    Raises
-    ------
-    ParameterError
-        If a value is out of range.
-    """
-
-    n_permutations: int = 999
-    max_receivers: int = 2_000
-    random_state: int = 42
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        check_whole("n_permutations", self.n_permutations, least=1)
-        check_whole("max_receivers", self.max_receivers, least=1)
-        check_seed("random_state", self.random_state)
-
-
 def attention_enrichment(
     network: CrossAttentionNetwork,
     tissue: PreparedTissue,
     neighbors: Neighbors,
-    settings: NullSettings = NullSettings(),
+    settings: NullSettings = _DEFAULT,
     *,
     receivers: Sequence[str] | None = None,
     cells_per_shard: int = PREDICT_CELLS,

@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.errors import ParameterError, is_number, is_whole
+from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.interpretation_settings import EffectSettings
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.neighbors import Neighbors
     from tissue_crosstalk.core.tissue import PreparedTissue
 
-PermuteWithin = Literal["section", "block"]
 Floats = npt.NDArray[np.float64]
 
 VALUES_AT_ONCE: Final = 2_000_000
@@ -47,56 +47,6 @@ VALUES_AT_ONCE: Final = 2_000_000
 
 NORMAL_95: Final = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
-
-
-@dataclass(frozen=True)
-class EffectSettings:
-    """How effects are tested.
-
-    Parameters
-    ----------
-    n_folds
-        Folds of the tissue, each scored by a model that was trained without it. 0: all cells are scored by the model
-        at hand, which was trained on them, and the p-values are descriptive at best.
-    blocks_per_fold
-        Spatial blocks of which a fold is made, about.
-    permute_within
-        Expression is permuted among the receivers of one type, fold and ``section``, or even ``block`` of the fold.
-    adjust
-        Whether effects and expression are compared less what the other senders are predicted to do.
-    min_hearing
-        Receivers with a neighbor of the sender type that a pair must have to be tested.
-    max_q
-        Largest q-value of a gene that counts as changed.
-
-    Raises
-    ------
-    ParameterError
-        If a value is out of range.
-    """
-
-    n_folds: int = 5
-    blocks_per_fold: int = 4
-    permute_within: PermuteWithin = "section"
-    adjust: bool = True
-    min_hearing: int = 20
-    max_q: float = 0.05
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.n_folds) or self.n_folds == 1 or self.n_folds < 0:
-            raise ParameterError(f"n_folds must be 0 (none) or at least 2. Got {self.n_folds!r} instead.")
-        for name in ("blocks_per_fold", "min_hearing"):
-            if not is_whole(getattr(self, name)) or getattr(self, name) < 1:
-                raise ParameterError(f"{name} must be a whole number, at least 1. Got {getattr(self, name)!r} instead.")
-        if not is_number(self.max_q) or not 0 < self.max_q < 1:
-            raise ParameterError(f"max_q must be between 0 and 1. Got {self.max_q!r} instead.")
-        if self.permute_within not in get_args(PermuteWithin):
-            raise ParameterError(
-                f"permute_within must be one of {', '.join(get_args(PermuteWithin))}. "
-                f"Got {self.permute_within!r} instead."
-            )
 
 
 def measure_effects(

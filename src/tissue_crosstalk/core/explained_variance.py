@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tissue_crosstalk.core.attention import PREDICT_CELLS, hear
-from tissue_crosstalk.core.errors import check_seed, check_whole
+from tissue_crosstalk.core.interpretation_settings import VarianceSettings
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import categorical
@@ -37,37 +37,11 @@ ALL_HEADS: Final = -1
 GROUP: Final = 1_024
 """Receivers among which predictions are permuted, at most: all pairs of them are computed and then only looked up."""
 
+_DEFAULT: Final = VarianceSettings()
 _LOOKED_UP_AT_ONCE: Final = 2_000_000
 _ROUNDING: Final = 1e-6
 
 _Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class VarianceSettings:
-    """How explained variance is tested.
-
-    Parameters
-    ----------
-    n_permutations
-        Permutations of the predictions over the receivers of a type.
-    random_state
-        Seed of the permutations.
-
-    Raises
-    ------
-    ParameterError
-        If a value is out of range.
-    """
-
-    n_permutations: int = 999
-    random_state: int = 42
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        check_whole("n_permutations", self.n_permutations, least=1)
-        check_seed("random_state", self.random_state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +127,7 @@ def explain_variance(
     network: CrossAttentionNetwork,
     tissue: PreparedTissue,
     neighbors: Neighbors,
-    settings: VarianceSettings = VarianceSettings(),
+    settings: VarianceSettings = _DEFAULT,
     *,
     receivers: Sequence[str] | None = None,
     cells_per_shard: int = PREDICT_CELLS,

@@ -164,6 +164,28 @@ def plan_contributions(
     }
 
 
+def draw_interactions(interactions: pd.DataFrame, palette: Mapping[str, str]) -> tuple[Figure, Figure, Figure]:
+    """Draw who changes how many genes of whom.
+
+    Parameters
+    ----------
+    interactions
+        Table of :func:`~tissue_crosstalk.core.interactions.weigh_interactions`; pairs that were not tested are left
+        out.
+    palette
+        Colour of each cell type.
+
+    Returns
+    -------
+    matrix, network, chord diagram
+    """
+    from tissue_crosstalk.core.plots.chord import plot_chord
+    from tissue_crosstalk.core.plots.interaction_weights import plot_gene_network, plot_interaction_weights
+
+    tested = interactions[interactions["smallest_q"].notna()]
+    return plot_interaction_weights(tested, palette), plot_gene_network(tested, palette), plot_chord(tested, palette)
+
+
 def _by_receiver(table: pd.DataFrame, palette: Mapping[str, str]) -> list[tuple[str, str, pd.DataFrame]]:
     """Return stem of a file name, name and rows of each receiver type that has some, in the order of a palette.
 

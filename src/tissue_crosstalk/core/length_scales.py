@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ from scipy.special import expit
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.attention import PREDICT_CELLS, pair_scores
-from tissue_crosstalk.core.errors import ParameterError, check_between, check_seed, check_whole, is_number
+from tissue_crosstalk.core.errors import ParameterError, check_between
+from tissue_crosstalk.core.interpretation_settings import DistanceSettings
 from tissue_crosstalk.core.network import CrossAttentionNetwork
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import categorical
@@ -35,52 +36,12 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.neighbors import Neighbors
     from tissue_crosstalk.core.tissue import PreparedTissue
 
+_DEFAULT: Final = DistanceSettings()
 _DRAWN_AT_ONCE: Final = 2_000_000
 _SMALLEST_COEFFICIENT: Final = float(np.finfo(np.float32).tiny)
 
 _Scores = npt.NDArray[np.float32]
 _Scales = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class DistanceSettings:
-    """How length scales are measured.
-
-    Parameters
-    ----------
-    tau
-        Attention at the length scale, between 0 and 1.
-    sample_threshold
-        Share of the receivers that must have a sender nearer than the median length scale, in [0, 1]; where fewer
-        have, the model has hardly seen such a distance, and the length scales are not supported. 0: all are.
-    n_resamples
-        Bootstrap resamples of the senders.
-    confidence
-        Of the intervals, between 0 and 1.
-    random_state
-        Seed of the resamples.
-
-    Raises
-    ------
-    ParameterError
-        If a value is out of range.
-    """
-
-    tau: float = 0.5
-    sample_threshold: float = 0.02
-    n_resamples: int = 999
-    confidence: float = 0.95
-    random_state: int = 42
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        check_between("tau", self.tau, 0, 1)
-        if not (is_number(self.sample_threshold) and 0 <= self.sample_threshold <= 1):
-            raise ParameterError(f"sample_threshold must be from 0 to 1. Got {self.sample_threshold!r} instead.")
-        check_whole("n_resamples", self.n_resamples, least=1)
-        check_between("confidence", self.confidence, 0, 1)
-        check_seed("random_state", self.random_state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,13 +140,13 @@ class LengthScales:
         """Number of pairs."""
         return len(self.position)
 
-    def table(self, part: slice = slice(None), *, corrected: bool = True) -> pd.DataFrame:
+    def table(self, part: slice | npt.NDArray[np.integer] = slice(None), *, corrected: bool = True) -> pd.DataFrame:
         """Return one row per pair and head.
 
         Parameters
         ----------
         part
-            Pairs wanted, for callers that cannot hold the table of all.
+            Pairs wanted, for callers that cannot hold the table of all: a slice, or their numbers.
         corrected
             Whether length scales that are not supported are 0, as published.
 
@@ -259,7 +220,7 @@ def length_scales(
     network: CrossAttentionNetwork,
     tissue: PreparedTissue,
     neighbors: Neighbors,
-    settings: DistanceSettings = DistanceSettings(),
+    settings: DistanceSettings = _DEFAULT,
     *,
     receivers: Sequence[str] | None = None,
     cells_per_shard: int = PREDICT_CELLS,

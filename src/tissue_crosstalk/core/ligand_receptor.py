@@ -111,8 +111,8 @@ def annotate_pairs(pairs: pd.DataFrame, tissue: PreparedTissue, interactions: pd
         hint = " They differ in case: genes of mice are written Cxcl12, of humans CXCL12." if only_case else ""
         raise TissueError(
             f"of {len(pairs)} pairs of ligand and receptor, none has both genes among the {len(tissue.genes)} that "
-            f"were measured ({listing(tissue.genes, most=4)}). Got pairs such as {listing(names)}.{hint} Give a table of "
-            "the species and kind of names of the tissue."
+            f"were measured ({listing(tissue.genes, most=4)}). Got pairs such as {listing(names)}.{hint} Give a table "
+            "of the species and kind of names of the tissue."
         )
     means, shares = _by_type(tissue.expression, tissue.labels, len(tissue.cell_types))
     total = means.sum(axis=0)

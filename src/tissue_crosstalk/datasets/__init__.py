@@ -5,6 +5,7 @@ from tissue_crosstalk.datasets.figure_dataset import FigureDataset
 from tissue_crosstalk.datasets.figures_dataset import FiguresDataset
 from tissue_crosstalk.datasets.html_dataset import HtmlDataset
 from tissue_crosstalk.datasets.model_dataset import ModelDataset
+from tissue_crosstalk.datasets.optional_dataset import OptionalDataset
 from tissue_crosstalk.datasets.parquet_shards_dataset import ParquetShardsDataset
 from tissue_crosstalk.datasets.training_checkpoint_dataset import TrainingCheckpointDataset
 from tissue_crosstalk.datasets.whole_datasets import JSONDataset, ParquetDataset
@@ -17,6 +18,7 @@ __all__ = [
     "HtmlDataset",
     "JSONDataset",
     "ModelDataset",
+    "OptionalDataset",
     "ParquetDataset",
     "ParquetShardsDataset",
     "TrainingCheckpointDataset",

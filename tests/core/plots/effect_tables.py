@@ -118,12 +118,13 @@ def make_length_scales(
             values = middle * generator.lognormal(0, 0.35, n_cells) if supported else np.zeros(n_cells)
             if generator.random() < 0.2:
                 values[: n_cells // 2] = 0.0
-            rows.append(pd.DataFrame({"receiver": receiver, "sender": sender, "head_idx": head, "position": range(n_cells),
-                                      "base_score": 1.0, "coefficient": 0.5, "length_scale": values}))  # fmt: skip
+            rows.append(pd.DataFrame({"receiver": receiver, "sender": sender, "head_idx": head,
+                                      "position": range(n_cells), "base_score": 1.0, "coefficient": 0.5, "length_scale": values}))  # fmt: skip
             half = 1.3 * values.std() / np.sqrt(n_cells)
             summary.append(
                 {
-                    "receiver": receiver, "sender": sender, "head_idx": head, "n_senders": n_cells, "mean": values.mean(),
+                    "receiver": receiver, "sender": sender, "head_idx": head, "n_senders": n_cells,
+                    "mean": values.mean(),
                     "mean_low": values.mean() - half, "mean_high": values.mean() + half, "median": np.median(values),
                     "median_low": max(np.median(values) - half, 0), "median_high": np.median(values) + half,
                     "share_within": 0.3 if supported else 0.01, "supported": supported,

@@ -309,7 +309,7 @@ class TestLengthScales:
         scales, summary = self.tables()
         for one, other, words in (
             (scales.assign(length_scale=-1.0), summary, "`length_scale` of `length_scales` must be at least 0. Got -1"),
-            (scales, summary.assign(head=0), "one row per sender, head. Got several of 'T', 0"),
+            (scales, summary.assign(head_idx=0), "one row per sender, head_idx. Got several of 'T', 0"),
             (scales, summary.drop(columns="supported"), "Missing: 'supported'"),
             (scales, summary.assign(median=np.inf), "`median` of `summary` must hold finite numbers"),
         ):

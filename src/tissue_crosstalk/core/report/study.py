@@ -67,6 +67,11 @@ class StudyResults:
         Losses by epoch, and their figure, where the study trained its model.
     recovery, precision_recall
         What was found of a known truth, and its figure, where there is one.
+    interactions, effects, ligand_receptor, length_scale_summary, attention_enrichment, explained_variance
+        Tables of the interpretation, where there is one.
+    volcanoes, gene_dots, interaction_weights, gene_network, chord_diagram, length_scale_distributions,
+    attention_enrichment_dots, information_flow, explained_variance_by_head, contribution_heatmaps
+        Its figures.
     """
 
     run_record: Mapping[str, Any]
@@ -102,6 +107,22 @@ class StudyResults:
     training_curves: bytes | None = None
     recovery: pd.DataFrame | None = None
     precision_recall: bytes | None = None
+    interactions: pd.DataFrame | None = None
+    effects: pd.DataFrame | None = None
+    ligand_receptor: pd.DataFrame | None = None
+    volcanoes: Mapping[str, bytes] | None = None
+    gene_dots: Mapping[str, bytes] | None = None
+    interaction_weights: bytes | None = None
+    gene_network: bytes | None = None
+    chord_diagram: bytes | None = None
+    length_scale_summary: pd.DataFrame | None = None
+    length_scale_distributions: Mapping[str, bytes] | None = None
+    attention_enrichment: pd.DataFrame | None = None
+    attention_enrichment_dots: bytes | None = None
+    information_flow: bytes | None = None
+    explained_variance: pd.DataFrame | None = None
+    explained_variance_by_head: bytes | None = None
+    contribution_heatmaps: Mapping[str, bytes] | None = None
 
     @property
     def flavor(self) -> str:
@@ -127,12 +148,14 @@ def study_report(results: StudyResults) -> Report:
     -------
     Report
         Chapters: summary, parameters, data, model, attention, hubs, what was found of a known truth (where there is
-        one), warnings, versions. The same results give the same report.
+        one), four of the interpretation (likewise), warnings, versions. The same results give the same report.
     """
     cells = Cells.read(results.cells)
     study = str(results.run_record.get("study", ""))
     n_sections = len(cells.section_names)
     across = f" in {n_sections} sections" if n_sections > 1 else ""
+    from tissue_crosstalk.core.report.interpretation import interpretation_chapters
+
     recovery = _recovery(results)
     return Report(
         title=f"Who talks to whom: {study}" if study else "Who talks to whom",
@@ -145,6 +168,7 @@ def study_report(results: StudyResults) -> Report:
             Chapter("Attention", tuple(_attention(results, cells))),
             Chapter("Communication hubs", tuple(_hubs(results))),
             *([recovery] if recovery else []),
+            *interpretation_chapters(results),
             Chapter("Warnings", (Warnings(tuple(map(str, results.run_record.get("warnings", ())))),)),
             Chapter("Versions", (Facts(_versions(results)),)),
         ),

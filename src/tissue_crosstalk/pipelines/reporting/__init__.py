@@ -1,5 +1,5 @@
 """Stage ``reporting``."""
 
-from tissue_crosstalk.pipelines.reporting.pipeline import create_pipeline
+from tissue_crosstalk.pipelines.reporting.pipeline import create_pipeline, create_report_of_interpretation
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_pipeline", "create_report_of_interpretation"]

@@ -62,6 +62,24 @@ REPORTED = (
 
 REPORTED_OF_TRAINING = ("training_history", "training_curves")
 REPORTED_OF_RECOVERY = ("recovery", "precision_recall")
+REPORTED_OF_INTERPRETATION = (
+    "interactions",
+    "effects",
+    "ligand_receptor",
+    "volcanoes",
+    "gene_dots",
+    "interaction_weights",
+    "gene_network",
+    "chord_diagram",
+    "length_scale_summary",
+    "length_scale_distributions",
+    "attention_enrichment",
+    "attention_enrichment_dots",
+    "information_flow",
+    "explained_variance",
+    "explained_variance_by_head",
+    "contribution_heatmaps",
+)
 
 
 def create_pipeline(*, trained: bool = False, recovered: bool = False) -> Pipeline:
@@ -90,6 +108,25 @@ def create_pipeline(*, trained: bool = False, recovered: bool = False) -> Pipeli
             Node(draw_training, inputs="training_history", outputs="training_curves", name="draw_training_curves")
         )
     return Pipeline(nodes, namespace="reporting", prefix_datasets_with_namespace=False)
+
+
+def create_report_of_interpretation() -> Pipeline:
+    """All results of a study and its interpretation in, the report out, in the place of that without."""
+    of_training = {name: f"reported_{name}" for name in REPORTED_OF_TRAINING}  # where there was one
+    return Pipeline(
+        [
+            Node(
+                write_report,
+                inputs={"params": "params:reporting"}
+                | {name: name for name in REPORTED + REPORTED_OF_INTERPRETATION}
+                | of_training,
+                outputs="report",
+                name="write_report_of_interpretation",
+            )
+        ],
+        namespace="reporting",
+        prefix_datasets_with_namespace=False,
+    )
 
 
 def _attention_nodes() -> list[Node]:
