@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from tissue_crosstalk.api import AttentionModule, train_model
     from tissue_crosstalk.core.checkpoint import load_model, save_model
     from tissue_crosstalk.core.tissue_file import read_tissue
+    from tissue_crosstalk.interpretation import InterpretationModule
 
-__all__ = ["AttentionModule", "load_model", "read_tissue", "save_model", "train_model"]
+__all__ = ["AttentionModule", "InterpretationModule", "load_model", "read_tissue", "save_model", "train_model"]
 
 _HOMES = {
     "AttentionModule": "tissue_crosstalk.api",
+    "InterpretationModule": "tissue_crosstalk.interpretation",
     "train_model": "tissue_crosstalk.api",
     "load_model": "tissue_crosstalk.core.checkpoint",
     "read_tissue": "tissue_crosstalk.core.tissue_file",

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tissue_crosstalk.core.model import CrosstalkModel, TissueKeys
+    from tissue_crosstalk.core.neighbors import Neighbors
+    from tissue_crosstalk.core.tissue import PreparedTissue
 
 DEFAULT_BATCH_SIZE = 20_000
 DESCRIPTION_FILE = "attention.json"
@@ -122,6 +124,36 @@ def train_model(
     if kept is not None:
         kept.clear()
     return dataclasses.replace(model, tissue=adata)
+
+
+def tissue_of(model: CrosstalkModel, adata: AnnData | None) -> AnnData:
+    """Return the tissue that is given, else the one that the model was trained on in this process.
+
+    Raises
+    ------
+    TissueError
+        If there is none, or it is no tissue.
+    """
+    from tissue_crosstalk.core.tissue import check_is_tissue
+
+    adata = model.tissue if adata is None else adata
+    if adata is None:
+        raise TissueError(
+            "adata is needed: the model was read from a file and does not hold the tissue that it was trained on. "
+            "Pass the tissue as adata=..."
+        )
+    check_is_tissue(adata)
+    return adata
+
+
+def prepared(
+    model: CrosstalkModel, adata: AnnData, *, log_normalised: bool, pad_neighbors: bool
+) -> tuple[PreparedTissue, Neighbors]:
+    """Return a tissue as a model sees it, with its neighbors; regions of SpatialData are sections if none are named."""
+    from tissue_crosstalk.core.spatialdata_store import default_section_key
+
+    keys = model.keys if model.keys.section_key else model.keys.override(section_key=default_section_key(adata))
+    return prepare_for_model(adata, model, keys, log_normalised=log_normalised, pad_neighbors=pad_neighbors)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,29 +247,16 @@ class AttentionModule:
 
         from tissue_crosstalk.core.attention import extract_attention
         from tissue_crosstalk.core.spatial_order import shards
-        from tissue_crosstalk.core.spatialdata_store import default_section_key
-        from tissue_crosstalk.core.tissue import check_is_tissue
 
         check_flavors([flavor])
-        if adata is None:
-            adata = model.tissue
-        if adata is None:
-            raise TissueError(
-                "adata is needed: the model was read from a file and does not hold the tissue that it was trained on. "
-                "Pass the tissue as adata=..."
-            )
-        check_is_tissue(adata)
+        adata = tissue_of(model, adata)
         batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
         if not is_whole(batch_size) or batch_size < 1:
             raise ParameterError(
                 f"batch_size must be at least 1 (a whole number), or None. Got {batch_size!r} instead."
             )
         receivers = _positions(indices, adata.n_obs)
-        keys = model.keys if model.keys.section_key else model.keys.override(section_key=default_section_key(adata))
-        tissue, neighbors = prepare_for_model(
-            adata, model, keys, log_normalised=log_normalised, pad_neighbors=pad_neighbors
-        )
-
+        tissue, neighbors = prepared(model, adata, log_normalised=log_normalised, pad_neighbors=pad_neighbors)
         in_tissue_order = tissue.in_tissue_order()
         rows = in_tissue_order[receivers]  # of the receivers, in the order asked for
         by_place = np.argsort(rows)  # shards are compact in the spatial order

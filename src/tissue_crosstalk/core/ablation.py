@@ -498,7 +498,7 @@ class HeadReader:
         change = less * (scale * scale_without).square() / (scale + scale_without)
         genes = self.state_to_genes @ total  # (gene, cell)
         scaled = (of_groups * scale_without).reshape(len(heard), -1)
-        effect = (self.heard_to_genes @ scaled).view(-1, n_groups, n_cells)
+        effect = (self.heard_to_genes @ scaled).view(len(self.heard_to_genes), n_groups, n_cells)
         return genes * scale, effect.addcmul_(change, genes[:, None])
 
 

@@ -119,7 +119,8 @@ def make_length_scales(
             if generator.random() < 0.2:
                 values[: n_cells // 2] = 0.0
             rows.append(pd.DataFrame({"receiver": receiver, "sender": sender, "head_idx": head,
-                                      "position": range(n_cells), "base_score": 1.0, "coefficient": 0.5, "length_scale": values}))  # fmt: skip
+                                      "position": range(n_cells), "base_score": 1.0, "coefficient": 0.5,
+                                      "length_scale": values}))  # fmt: skip
             half = 1.3 * values.std() / np.sqrt(n_cells)
             summary.append(
                 {

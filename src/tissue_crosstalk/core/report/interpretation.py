@@ -46,8 +46,8 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     )
     words = (
         f"Of {n_tested:,} pairs of types that could be tested, {len(found):,} have genes that the sender changes in "
-        f"the receiver: where it is predicted to change them more, they are found changed more ({how}; against permuted "
-        "expression within section and receiver type; one false discovery rate over all pairs and genes)."
+        f"the receiver: where it is predicted to change them more, they are found changed more ({how}; against "
+        "permuted expression within section and receiver type; one false discovery rate over all pairs and genes)."
     )
     caution = (
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
@@ -99,8 +99,8 @@ def _distances(results: StudyResults) -> Iterator[Block]:
     yield Text(
         (
             "A length scale is the distance at which a sender alone would get the attention tau. Where few receivers "
-            "have a sender of the type that near, it is not supported. It is the model's: how far a head looks, whether "
-            "or not the sender changes anything.",
+            "have a sender of the type that near, it is not supported. It is the model's: how far a head looks, "
+            "whether or not the sender changes anything.",
         )
     )
     supported = results.length_scale_summary[results.length_scale_summary["supported"]]
