@@ -56,7 +56,9 @@ def in_project(project: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=project,
-        env=os.environ | {"PYTHONPATH": str(project / "src"), "DO_NOT_TRACK": "true", "COLUMNS": "200"},
+        # Not the store of another test: MLflow puts its address into the environment of its process.
+        env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        | {"PYTHONPATH": str(project / "src"), "DO_NOT_TRACK": "true", "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,

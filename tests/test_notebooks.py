@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,7 +133,9 @@ def execute(notebook: NotebookNode, folder: Path, **variables: str) -> None:
             notebook, km=kernel, timeout=300, startup_timeout=120, resources={"metadata": {"path": str(folder)}}
         )
         client.owns_km = True  # it ends the kernel
-        asyncio.run(client.async_execute(env=environment))
+        # In a thread: this one may have an event loop that runs, which the tests in a browser leave.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(client.async_execute(env=environment))).result()
     assert set(psutil.Process().children(recursive=True)) <= before
 
 

@@ -139,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         wait_for(server, process)
         _show(run_list(server, store), open_browser=not given.no_browser)
-        process.wait()
+        # Not wait(): polars, which MLflow imports where it is there, has system calls go on after Ctrl-C.
+        while process.poll() is None:
+            time.sleep(_TRY_EVERY)
     finally:
         stop(process)
 

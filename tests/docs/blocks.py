@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +48,6 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
 
 SERVER = ("docs/team.md", "mlflow server")
 """The block that stays open: it is started as it stands, and ended after the tests."""
-
-
-def not_yet() -> dict[tuple[str, str], str]:
-    """Return blocks that are run as soon as what they need is there, and why they are not now."""
-    blocks = {}
-    if find_spec("squidpy") is None:
-        blocks["docs/results.md", "import squidpy"] = "squidpy is no dependency: it needs an older setuptools"
-    if not re.search(r"^study:", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE):
-        blocks["docs/environments.md", "make study"] = "the Makefile has no such target yet"
-    return blocks
 
 
 def blocks_of(page: str) -> list[Block]:

@@ -31,7 +31,6 @@ from blocks import (
     blocks_of,
     copy_project,
     environment,
-    not_yet,
     run,
     why_not,
 )
@@ -110,7 +109,7 @@ def test_commands_of_a_page_run(page: str, project: Path, request: pytest.Fixtur
     blocks = blocks_of(page)
     if page == SERVER[0]:
         request.getfixturevalue("team_server")
-    left_out = {**NOT_RUN, **not_yet(), SERVER: "it is running"}
+    left_out = {**NOT_RUN, SERVER: "it is running"}
     for block in blocks:
         if block.language in COMMANDS and why_not(block, left_out) is None:
             check(block, project)
