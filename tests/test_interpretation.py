@@ -107,7 +107,10 @@ def test_pipelines_go_on_from_the_attention(demo: Path, tmp_path: Path) -> None:
     (root / "mlflow.db").unlink()  # its artifacts lie under the other root
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("ligand,receptor\n" + "".join(f"gene{one:02d},gene{one + 1:02d}\n" for one in range(38)))
-    given = {"ablation": {"ligand_receptor": str(pairs), "n_folds": 2, "max_q": 0.9}, "distances": {"n_permutations": 19}}
+    given = {
+        "ablation": {"ligand_receptor": str(pairs), "n_folds": 2, "max_q": 0.9},
+        "distances": {"n_permutations": 19},
+    }
     run_project(root, "demo_interpretation", **given)
     outputs, reports = root / "data/07_model_output/demo", root / "data/08_reporting/demo"
     effects, interactions = (pd.read_parquet(outputs / f"{name}.parquet") for name in ("effects", "interactions"))

@@ -13,7 +13,19 @@ from kedro.pipeline import Pipeline
 from tissue_crosstalk.pipeline_registry import register_pipelines
 
 PICTURE = Path(__file__).resolve().parents[1] / "images" / "flow.svg"
-STAGES = ("simulation", "training", "extraction", "flavoring", "hubs", "reporting", "recovery")
+STAGES = (
+    "simulation",
+    "training",
+    "extraction",
+    "flavoring",
+    "hubs",
+    "reporting",
+    "recovery",
+    "ablation",
+    "distances",
+    "variance",
+    "contributions",
+)
 
 WIDTH, GAP, MARGIN = 176, 28, 12
 PER_ROW = 4

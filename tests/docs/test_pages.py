@@ -52,10 +52,11 @@ def test_every_block_is_run_or_listed() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, in which the demo and the study of the first chapter were run."""
+    """A copy of the project, in which the demo and the study of the first chapter were run and interpreted."""
     copy = copy_project(tmp_path_factory.mktemp("project"))
     check(Block("", "sh", ".venv/bin/kedro run --pipelines=demo"), copy)
     check(next(block for block in blocks_of("docs/tissue.md") if "study=embryo" in block.text), copy)
+    check(next(block for block in blocks_of("docs/interpretation.md") if "demo_interp" in block.text), copy)
     return copy
 
 
