@@ -14,18 +14,9 @@ from tissue_crosstalk.pipeline_registry import register_pipelines
 
 PICTURE = Path(__file__).resolve().parents[1] / "images" / "flow.svg"
 STAGES = (
-    "simulation",
-    "training",
-    "extraction",
-    "flavoring",
-    "hubs",
-    "reporting",
-    "recovery",
-    "ablation",
-    "distances",
-    "variance",
-    "contributions",
-)
+    "simulation", "training", "extraction", "flavoring", "hubs", "reporting", "recovery",
+    "ablation", "distances", "variance", "contributions",
+)  # fmt: skip
 
 WIDTH, GAP, MARGIN = 176, 28, 12
 PER_ROW = 4

@@ -52,8 +52,8 @@ class InterpretationModule:
     >>> ablation.columns[:5].tolist()
     ['receiver', 'sender', 'head_idx', 'gene', 'ablation']
     >>> effects = interpretation.effects(n_folds=0)
-    >>> interpretation.interactions(effects, ablation)["n_receivers"].sum() > 0
-    True
+    >>> interpretation.interactions(effects, ablation).columns[:5].tolist()
+    ['receiver', 'sender', 'n_receivers', 'n_hearing', 'n_genes']
     >>> interpretation.predictions([3, 5]).shape == (2, adata.n_vars)
     True
     """
