@@ -483,3 +483,100 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     one, other = (render_report(study_report(results_of(tmp_path / name, **given))) for name in ("one", "other"))
     assert one == other
     assert Parsed(one).text("h1") == "Who talks to whom: embryo"
+
+
+# --- Interpretation
+
+
+def interpreted(**given: Any) -> dict[str, Any]:
+    """Return results of an interpretation: one of two pairs has a raised gene, and a lowered one."""
+    pair = {"receiver": [TYPES[0], TYPES[1]], "sender": [TYPES[1], TYPES[0]]}
+    effects = pd.DataFrame(
+        {
+            "receiver": [TYPES[0]] * 3 + [TYPES[1]],
+            "sender": [TYPES[1]] * 3 + [TYPES[0]],
+            "gene": ["g1", "g2", "g3", "g1"],
+            "diff": [0.2, -0.1, 0.1, 0.3],
+            "slope": 1.0, "slope_low": 0.5, "slope_high": 1.5, "correlation": 0.4,
+            "z_score": [4.0, 5.0, 1.0, 0.1],
+            "p_value": [0.001, 0.0001, 0.2, 0.5],
+            "q_value": [0.01, 0.001, 0.4, 0.6],
+            "held_out": True,
+        }
+    )  # fmt: skip
+    interactions = pd.DataFrame(
+        pair | {"n_genes": [1, 0], "n_genes_lowered": [1, 0], "smallest_q": [0.001, 0.6], "top_genes": ["g2, g1", ""]}
+    )
+    made = {
+        "interactions": interactions,
+        "effects": effects,
+        "ligand_receptor": pd.DataFrame(
+            {"receiver": [TYPES[0]] * 7, "sender": [TYPES[1]] * 7, "ligand": list("abcdefg"), "receptor": "r"}
+        ),
+        "volcanoes": {"one": png(401)},
+        "gene_dots": {"one": png(402)},
+        "interaction_weights": png(403),
+        "gene_network": png(404),
+        "chord_diagram": png(405),
+        "length_scale_summary": pd.DataFrame(
+            pair | {"head_idx": 0, "median": [20.0, 30.0], "supported": [True, False]}
+        ),
+        "length_scale_distributions": {"one": png(406)},
+        "attention_enrichment": pd.DataFrame(pair | {"q_value": [0.5, 0.01], "log2_enrichment": [0.1, 0.2]}),
+        "attention_enrichment_dots": png(407),
+        "information_flow": png(408),
+        "explained_variance": pd.DataFrame({"receiver": [TYPES[0]], "head_idx": [-1], "explained": [0.1]}),
+        "explained_variance_by_head": png(409),
+        "contribution_heatmaps": {"head0": png(410)},
+    }
+    return made | given
+
+
+INTERPRETED = [
+    "Genes that senders change",
+    "Distances, and attention against chance",
+    "Explained variance",
+    "Contributions",
+]
+
+
+def test_interpretation_has_chapters_where_there_is_one(results: StudyResults) -> None:
+    assert not set(INTERPRETED) & set(titles(study_report(results)))
+    told = titles(study_report(replace(results, **interpreted())))
+    first = told.index(INTERPRETED[0])
+    assert told[first : first + 4] == INTERPRETED
+    assert told[first + 4] == "Warnings"
+
+
+def test_changed_genes_are_those_of_pairs_with_some(results: StudyResults) -> None:
+    report = study_report(replace(results, **interpreted()))
+    assert "Of 2 pairs of types that could be tested, 1 have genes" in words(report, INTERPRETED[0])
+    assert "trained without it" in words(report, INTERPRETED[0])
+    found, genes, pairs = blocks(report, INTERPRETED[0], Table)
+    assert len(found.frame) == 1
+    assert genes.frame["gene"].tolist() == ["g2", "g1", "g3"]  # by p, of that pair alone
+    assert pairs.frame["ligand"].tolist() == list("abcde")
+    assert figures(report, INTERPRETED[0]) == [png(403), png(404), png(405)]
+
+
+def test_effects_of_the_model_at_hand_are_said_to_be_that(results: StudyResults) -> None:
+    given = interpreted()
+    given["effects"] = given["effects"].assign(held_out=False)
+    report = study_report(replace(results, **given))
+    assert "p-values are too small" in words(report, INTERPRETED[0])
+
+
+def test_unsupported_length_scales_are_left_out_of_the_page(results: StudyResults) -> None:
+    report = study_report(replace(results, **interpreted()))
+    scales, against_chance = blocks(report, INTERPRETED[1], Table)
+    assert scales.frame["median"].tolist() == [20.0]
+    assert against_chance.frame["q_value"].tolist() == [0.01, 0.5]
+
+
+def test_large_galleries_are_left_in_their_folders(results: StudyResults) -> None:
+    many = {f"one{number}": png(401) + b" " * 600_000 for number in range(8)}
+    report = study_report(replace(results, **interpreted(gene_dots=many)))
+    assert "left in the study's folder: Genes by receiver and sender (folder gene_dots)" in words(
+        report, INTERPRETED[0]
+    )
+    assert [gallery.title for gallery in blocks(report, INTERPRETED[0], Gallery)] == ["Volcano plots by receiver"]

@@ -29,6 +29,7 @@ from tissue_crosstalk.datasets import (
     FiguresDataset,
     HtmlDataset,
     ModelDataset,
+    OptionalDataset,
     ParquetShardsDataset,
 )
 
@@ -377,3 +378,26 @@ class TestHtml:
             dataset.save("\ud800")  # half a character
         assert dataset.load() == "before"
         assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+class TestOptional:
+    def test_load_what_is_there_or_none(self, tmp_path: Path) -> None:
+        told = {"type": "tissue_crosstalk.datasets.JSONDataset", "filepath": str(tmp_path / "a.json")}
+        dataset = OptionalDataset(dataset=told)
+        assert not dataset.exists()
+        assert dataset.load() is None
+        (tmp_path / "a.json").write_text('{"a": 1}')
+        assert dataset.exists()
+        assert dataset.load() == {"a": 1}
+
+    def test_it_is_not_saved(self, tmp_path: Path) -> None:
+        told = {"type": "tissue_crosstalk.datasets.JSONDataset", "filepath": str(tmp_path / "a.json")}
+        with pytest.raises(DatasetError, match="Save the dataset that it is of"):
+            OptionalDataset(dataset=told).save({})
+        assert not (tmp_path / "a.json").exists()
+
+    def test_what_is_damaged_is_an_error(self, tmp_path: Path) -> None:
+        told = {"type": "tissue_crosstalk.datasets.JSONDataset", "filepath": str(tmp_path / "a.json")}
+        (tmp_path / "a.json").write_text("{")
+        with pytest.raises(DatasetError, match=r"a\.json"):
+            OptionalDataset(dataset=told).load()

@@ -12,6 +12,7 @@ from kedro.framework.startup import bootstrap_project
 from sessions import PROJECT
 from tissue_crosstalk import pipelines as stages
 from tissue_crosstalk.pipeline_registry import register_pipelines
+from tissue_crosstalk.pipelines.reporting.pipeline import REPORTED
 
 WORKSPACES = ("model_input_workspace", "attention_workspace")
 STAGES = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
@@ -29,6 +30,16 @@ def datasets(names: set[str]) -> set[str]:
         ("demo", {f"demo.{name}" for name in (*WORKSPACES, "model_workspace", "training_checkpoint", "run_record")}),
         ("extraction", {"model_input", "attention_workspace", "existing_model"}),
         ("hubs", {"flavored_attention", "nn_idxs", "nn_dists", "cells", "model_input", "tissue"}),
+        (
+            "interpretation",
+            {
+                *("model_input", "existing_model", "model_workspace", "run_record", "cells", "nn_idxs"),
+                *("attention_patterns", "cell_type_colors", *REPORTED, "reported_training_history"),
+                "reported_training_curves",
+            }
+            - {"model"},
+        ),
+        ("variance", {"model_input", "existing_model", "cell_type_colors"}),
         (
             "recovery",
             {
