@@ -281,6 +281,8 @@ def upper_tail(z_score: Floats, skewness: Floats) -> Floats:
         Of the distribution, alike. Where it is not positive, the tail is that of the normal distribution, which is no
         lighter.
 
+    Examples
+    --------
     >>> upper_tail(np.array([0.0, 3.0, 3.0]), np.array([0.0, 0.0, 1.0])).round(4).tolist()
     [0.5, 0.0013, 0.0103]
     """
