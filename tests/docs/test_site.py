@@ -89,7 +89,14 @@ def test_the_picture_of_the_stages_is_that_of_the_pipelines() -> None:
     from tissue_crosstalk.pipeline_registry import register_pipelines
 
     pipelines = register_pipelines()
-    assert {*flow.STAGES, "__default__", "attention", "demo", "interpretation", "demo_interpretation"} == pipelines.keys()
+    assert {
+        *flow.STAGES,
+        "__default__",
+        "attention",
+        "demo",
+        "interpretation",
+        "demo_interpretation",
+    } == pipelines.keys()
     drawn = flow.draw(flow.between(pipelines))
     assert drawn == flow.PICTURE.read_text(encoding="utf-8"), "run python docs/tools/flow.py"
 
