@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 from kedro.logging import RichHandler
 from mlflow.utils.validation import _validate_metric_name
 from rich.console import Console
@@ -108,6 +109,7 @@ def test_a_run_refuses_a_study_that_leads_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_sweep_refuses_a_study_that_leads_elsewhere(tmp_path: Path) -> None:
+    bootstrap_project(PROJECT)
     given = f"--params=study=../../x,root={tmp_path / 'root'}"
     result = CliRunner().invoke(cli, ["sweep", "--env=test", "--pipelines=demo", "--grid=n_neighbors=2,3", given])
     assert result.exit_code == 1
@@ -203,7 +205,6 @@ def test_kedros_own_colours_stay() -> None:
 
 def test_a_session_writes_logs_literally(tmp_path: Path) -> None:
     from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
 
     bootstrap_project(PROJECT)
     with KedroSession.create(PROJECT, env="test", runtime_params={"root": str(tmp_path)}) as session:
