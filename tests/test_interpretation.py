@@ -99,6 +99,18 @@ def test_cross_fitted_effects_in_a_notebook(known: InterpretationModule) -> None
         known.effects(n_folds=1)
 
 
+def test_effects_within_blocks_in_a_notebook(known: InterpretationModule) -> None:
+    """The size of the blocks arrives where the folds are cut."""
+    once = TrainingSettings(max_epochs=1)
+    tested = [
+        known.effects(n_folds=2, permute_within="block", blocks_per_fold=number, settings=once, prog_bar=False)
+        for number in (1, 8)
+    ]
+    assert not np.allclose(tested[0]["p_value"], tested[1]["p_value"], equal_nan=True)
+    with pytest.raises(ParameterError, match="blocks_per_fold"):
+        known.effects(blocks_per_fold=0)
+
+
 @pytest.mark.slow
 def test_pipelines_go_on_from_the_attention(demo: Path, tmp_path: Path) -> None:
     """Of a finished demo: tables, figures, metrics, chapters; a second run trains nothing and changes no table."""

@@ -16,6 +16,7 @@ from tissue_crosstalk.core.interpretation_settings import (
     DistanceSettings,
     EffectSettings,
     NullSettings,
+    PermuteWithin,
     VarianceSettings,
 )
 from tissue_crosstalk.core.summary import tissue_palette
@@ -120,7 +121,8 @@ class InterpretationModule:
         self,
         *,
         n_folds: int = 5,
-        permute_within: str = "section",
+        permute_within: PermuteWithin = "section",
+        blocks_per_fold: int = 4,
         settings: TrainingSettings | None = None,
         seed: int = 42,
         prog_bar: bool = True,
@@ -133,6 +135,8 @@ class InterpretationModule:
             Models to train, each without a part of the tissue; 0: test by this model, whatever it was trained on.
         permute_within
             ``section``, or ``block`` where expression varies over a section for other reasons.
+        blocks_per_fold
+            Spatial blocks of which a fold is made; more of them are smaller.
         settings, seed
             Of the trainings; None: the defaults.
         prog_bar
@@ -146,12 +150,12 @@ class InterpretationModule:
         from tissue_crosstalk.core.cross_fitting import cross_fit, cut_folds
         from tissue_crosstalk.core.effects import measure_effects
 
-        how = EffectSettings(n_folds=n_folds, permute_within=permute_within)  # type: ignore[arg-type]  # it checks
+        how = EffectSettings(n_folds=n_folds, permute_within=permute_within, blocks_per_fold=blocks_per_fold)
         tissue, neighbors = self._tissue, self._neighbors
         if not n_folds:
             return measure_effects([self.model], tissue, neighbors, None, how)
         folds = cut_folds(
-            tissue.coordinates, tissue.sections, n_folds=n_folds, blocks_per_fold=how.blocks_per_fold, seed=seed
+            tissue.coordinates, tissue.sections, n_folds=n_folds, blocks_per_fold=blocks_per_fold, seed=seed
         )
         models = cross_fit(
             tissue,

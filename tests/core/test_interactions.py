@@ -10,7 +10,7 @@ import pytest
 from naive import made_tissue
 
 from tissue_crosstalk.core.errors import TissueError
-from tissue_crosstalk.core.interactions import weigh_interactions
+from tissue_crosstalk.core.interactions import count_pairs, regions_differ, weigh_interactions
 from tissue_crosstalk.core.ligand_receptor import annotate_pairs, read_pairs
 
 TYPES = ["A", "B", "C"]
@@ -73,6 +73,32 @@ def test_nothing_was_tested(effects: pd.DataFrame, ablation: pd.DataFrame) -> No
     table = weigh_interactions(effects[:0], ablation[:0])
     assert len(table) == 0
     assert table["n_genes"].dtype == np.int64
+
+
+@pytest.mark.parametrize(("n_found", "warned"), [(3, False), (4, True), (6, True)])
+def test_nearly_every_pair_is_warned_of(
+    effects: pd.DataFrame, ablation: pd.DataFrame, caplog: pytest.LogCaptureFixture, n_found: int, warned: bool
+) -> None:
+    pairs = [(receiver, sender) for receiver in TYPES for sender in TYPES if receiver != sender]
+    one_gene = pd.concat([effects[:1]] * len(pairs), ignore_index=True).assign(
+        receiver=[receiver for receiver, _ in pairs],
+        sender=[sender for _, sender in pairs],
+        q_value=[0.01] * n_found + [0.5] * (len(pairs) - n_found),
+    )
+    table = weigh_interactions(named(one_gene), ablation)
+    assert count_pairs(table) == (n_found, 6)
+    assert regions_differ(table) == warned
+    assert ("ablation.permute_within=block" in caplog.text) == warned
+    assert (f"{n_found} of 6 tested pairs" in caplog.text) == warned
+
+
+def test_few_pairs_are_not_warned_of(
+    effects: pd.DataFrame, ablation: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = weigh_interactions(effects[:3], ablation)
+    assert count_pairs(table) == (1, 1)
+    assert not regions_differ(table)
+    assert not caplog.text
 
 
 def test_pairs_that_types_express(effects: pd.DataFrame, ablation: pd.DataFrame) -> None:

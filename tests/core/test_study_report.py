@@ -559,6 +559,20 @@ def test_changed_genes_are_those_of_pairs_with_some(results: StudyResults) -> No
     assert figures(report, INTERPRETED[0]) == [png(403), png(404), png(405)]
 
 
+def test_pairs_that_are_nearly_all_found_are_said_to_show_regions(results: StudyResults) -> None:
+    def caution(n_found: int) -> str:
+        interactions = pd.DataFrame(
+            {
+                "receiver": [TYPES[0]] * 6, "sender": [TYPES[1]] * 6, "n_genes": [1] * n_found + [0] * (6 - n_found),
+                "n_genes_lowered": 0, "smallest_q": 0.01, "top_genes": "",
+            }
+        )  # fmt: skip
+        return words(study_report(replace(results, **interpreted(interactions=interactions))), INTERPRETED[0])
+
+    assert "ablation.permute_within=block" in caution(4)
+    assert "ablation.permute_within=block" not in caution(3)
+
+
 def test_effects_of_the_model_at_hand_are_said_to_be_that(results: StudyResults) -> None:
     given = interpreted()
     given["effects"] = given["effects"].assign(held_out=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,12 @@ PUBLISHED_MAX_Q: Final = 0.05
 NAMED_GENES: Final = 10
 """Genes that are named for a pair, at most."""
 
+MANY_PAIRS: Final = 6
+"""Of so many tested pairs, more than half with changed genes are more than senders make: regions differ."""
+
 _PAIR: Final = [terms.RECEIVER, terms.SENDER]
+
+logger = logging.getLogger(__name__)
 
 
 def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: float = 0.05) -> pd.DataFrame:
@@ -39,6 +45,10 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
         the calibrated test; ``n_genes_published`` (adjusted p below 0.05 and ``diff`` > 0, all heads together: the
         interaction weight of Hong et al., 2025); ``top_genes``, those that count, the smallest p first. A pair that was
         not tested has counts of 0 and NaN as ``smallest_q``.
+
+    Notes
+    -----
+    Warns where :func:`regions_differ`.
     """
     changed = effects["q_value"] <= max_q
     tested = pd.DataFrame(
@@ -61,7 +71,43 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
     for column in _PAIR:
         table[column] = pd.Categorical(table[column].astype(object), categories=types)
     columns = [*_PAIR, *counts[:4], "n_genes_published", "smallest_q", "top_genes"]
-    return table[columns].sort_values(_PAIR, kind="stable", ignore_index=True)
+    table = table[columns].sort_values(_PAIR, kind="stable", ignore_index=True)
+    n_found, n_tested = count_pairs(table)
+    if regions_differ(table):
+        logger.warning(
+            "%d of %d tested pairs of types have changed genes, more than senders make: expression probably varies "
+            "over the tissue for other reasons. Compare with ablation.permute_within=block and more, smaller blocks "
+            "(ablation.blocks_per_fold=20), and keep what stays",
+            n_found, n_tested,
+        )  # fmt: skip
+    return table
+
+
+def count_pairs(interactions: pd.DataFrame) -> tuple[int, int]:
+    """Return how many pairs have changed genes by the calibrated test, and how many were tested.
+
+    Parameters
+    ----------
+    interactions
+        Table of :func:`weigh_interactions`.
+    """
+    n_found = int((interactions["n_genes"] + interactions["n_genes_lowered"] > 0).sum())
+    return n_found, int(interactions["smallest_q"].notna().sum())
+
+
+def regions_differ(interactions: pd.DataFrame) -> bool:
+    """Tell whether so many pairs have changed genes that these show regions of the tissue rather than senders.
+
+    Receivers of one type are taken as alike within a section but for their neighbors. Where their expression follows
+    regions, every type that keeps to one of these seems to change them.
+
+    Parameters
+    ----------
+    interactions
+        Table of :func:`weigh_interactions`.
+    """
+    n_found, n_tested = count_pairs(interactions)
+    return n_tested >= MANY_PAIRS and 2 * n_found > n_tested
 
 
 def _by_pair(table: pd.DataFrame, column: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.interactions import count_pairs, regions_differ
 from tissue_crosstalk.core.report.page import Block, Chapter, FigureBlock, Gallery, Table, Text
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     if interactions is None or effects is None:
         return
     found = interactions[interactions["n_genes"] + interactions["n_genes_lowered"] > 0]
-    n_tested = int(interactions["smallest_q"].notna().sum())
+    n_found, n_tested = count_pairs(interactions)
     how = (
         "each cell by a model that was trained without it and its surroundings"
         if effects["held_out"].all()
         else "by the model that was trained on these cells, so that p-values are too small"
     )
     words = (
-        f"Of {n_tested:,} pairs of types that could be tested, {len(found):,} have genes that the sender changes in "
+        f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} have genes that the sender changes in "
         f"the receiver: where it is predicted to change them more, they are found changed more ({how}; against "
         "permuted expression within section and receiver type; one false discovery rate over all pairs and genes)."
     )
@@ -53,6 +54,12 @@ def _genes(results: StudyResults) -> Iterator[Block]:
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
         "for another reason, can be found as well."
     )
+    if regions_differ(interactions):
+        caution += (
+            " Here more than half of the pairs are found, which senders alone hardly make: expression probably follows "
+            "regions of the tissue. Compare with ablation.permute_within=block and more, smaller blocks "
+            "(ablation.blocks_per_fold=20)."
+        )
     yield Text((words, caution))
     for png, alt, caption in (
         (results.interaction_weights, "Matrix of senders by receivers", "Who changes how many genes of whom."),
