@@ -256,11 +256,11 @@ def test_blocks_are_halved_where_memory_is_short(monkeypatch: pytest.MonkeyPatch
     network.row_block = 8 * ROW_BLOCK
     rows, tried = attention_module.sender_rows, []
 
-    def scarce(network: Any, expression: Any) -> Any:
+    def scarce(network: Any, *given: Any) -> Any:
         tried.append(network.row_block)
         if network.row_block > 2 * ROW_BLOCK:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return rows(network, expression)
+        return rows(network, *given)
 
     monkeypatch.setattr(attention_module, "sender_rows", scarce)
     (found,) = extract_attention(network, TISSUE, NEIGHBORS, cells_per_shard=90)

@@ -13,9 +13,16 @@ from scipy import sparse
 from torch import Tensor
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.flavors import sender_norms
+from tissue_crosstalk.core.flavors import norm_factors, sender_norms
 from tissue_crosstalk.core.neighbors import Neighbors
-from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, Senders
+from tissue_crosstalk.core.network import (
+    ROW_BLOCK,
+    CrossAttentionNetwork,
+    Edges,
+    KeyValueMap,
+    Senders,
+    each_block,
+)
 from tissue_crosstalk.core.spatial_order import shards
 
 if TYPE_CHECKING:
@@ -53,12 +60,35 @@ class ShardAttention:
         return {name: norm[places] for name, norm in self.norms.items()}
 
 
+@dataclass(frozen=True)
+class SenderMaps:
+    """What takes senders to keys, values and norms: of the weights alone, made once for all shards.
+
+    Attributes
+    ----------
+    key_value
+        See :meth:`~tissue_crosstalk.core.network.CrossAttentionNetwork.key_value_map`.
+    norm_factors
+        See :func:`~tissue_crosstalk.core.flavors.norm_factors`.
+    """
+
+    key_value: KeyValueMap
+    norm_factors: dict[str, Tensor | None]
+
+    @classmethod
+    def of(cls, network: CrossAttentionNetwork) -> SenderMaps:
+        """Make those of a network, as its weights are now."""
+        with torch.inference_mode():
+            return cls(network.key_value_map(), norm_factors(network))
+
+
 def compute_shard(
     network: CrossAttentionNetwork,
     expression: sparse.csr_matrix,
     nn_rows: npt.NDArray[np.integer],
     nn_dist: npt.NDArray[np.float32],
     receiver_labels: npt.NDArray[np.integer],
+    maps: SenderMaps | None = None,
 ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
     """Compute the attention of some receivers from their neighbors' rows alone.
 
@@ -76,6 +106,8 @@ def compute_shard(
         Distance to each neighbor, (cell, neighbor), in units of the coordinates; +inf in a padded slot.
     receiver_labels
         Label of each receiver, (cell,).
+    maps
+        Of the network, for callers that come with several shards.
 
     Returns
     -------
@@ -89,9 +121,10 @@ def compute_shard(
     ParameterError
         If a GPU lacks memory even for small blocks.
     """
+    maps = maps or SenderMaps.of(network)
     while True:
         try:
-            return _compute_shard(network, expression, nn_rows, nn_dist, receiver_labels)
+            return _compute_shard(network, expression, nn_rows, nn_dist, receiver_labels, maps)
         except torch.OutOfMemoryError as error:  # of a GPU
             if network.row_block <= ROW_BLOCK:
                 raise ParameterError(
@@ -108,26 +141,31 @@ def _compute_shard(
     nn_rows: npt.NDArray[np.integer],
     nn_dist: npt.NDArray[np.float32],
     receiver_labels: npt.NDArray[np.integer],
+    maps: SenderMaps,
 ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
     with torch.inference_mode():
-        senders = sender_rows(network, expression)
+        senders = sender_rows(network, expression, maps.key_value)
         edges = Edges.from_neighbors(nn_rows, nn_dist, receiver_labels).to(network.device)
         patterns = network.patterns(senders, edges, blocks=True)  # (cell, head, neighbor)
         by_head = np.ascontiguousarray(patterns.transpose(0, 1).cpu().numpy())
-        return by_head, sender_norms(network, senders.value)
+        return by_head, sender_norms(network, senders.value, maps.norm_factors)
 
 
-def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix) -> Senders:
+def sender_rows(
+    network: CrossAttentionNetwork, expression: sparse.csr_matrix, key_value_map: KeyValueMap | None = None
+) -> Senders:
     """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
-    key_value_map, size = network.key_value_map(), network.row_block
+    key_value_map, size = key_value_map or network.key_value_map(), network.row_block
     n_rows, s = expression.shape[0], network.settings
     embedding = torch.empty(n_rows, s.n_nn_embed, device=network.device)
     key, value = (torch.empty(n_rows, s.n_heads, s.n_head_size, device=network.device) for _ in range(2))
-    for start in range(0, n_rows, size):
-        block = torch.from_numpy(expression[start : start + size].toarray()).to(network.device)
+
+    def write(own: slice) -> None:
+        block = torch.from_numpy(expression[own].toarray()).to(network.device)
         part = network.senders(block, blocks=True, key_value_map=key_value_map)
-        own = slice(start, start + len(block))
         embedding[own], key[own], value[own] = part.embedding, part.key, part.value
+
+    each_block(write, n_rows, size, network.device)
     return Senders(embedding, key, value)
 
 
@@ -158,10 +196,11 @@ def extract_attention(
         If `cells_per_shard` is below 1.
     """
     rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers, dtype=np.int64)
+    maps = SenderMaps.of(network)
     for start, stop in shards(len(rows), cells_per_shard):
         own = rows[start:stop]
         of_receivers = Neighbors(neighbors.idx[own], neighbors.dist[own])
-        yield attention_of_rows(network, tissue.expression.__getitem__, of_receivers, tissue.labels, own)
+        yield attention_of_rows(network, tissue.expression.__getitem__, of_receivers, tissue.labels, own, maps)
 
 
 def attention_of_rows(
@@ -170,6 +209,7 @@ def attention_of_rows(
     neighbors: Neighbors,
     labels: npt.NDArray[np.int16],
     receivers: npt.NDArray[np.int64],
+    maps: SenderMaps | None = None,
 ) -> ShardAttention:
     """Compute the attention of some receivers, from their own and their neighbors' expression alone.
 
@@ -185,9 +225,11 @@ def attention_of_rows(
         Of all cells, (cell,).
     receivers
         Rows of the receivers, ascending, (cell,).
+    maps
+        Of the network, for callers that come with several shards.
     """
     senders, nn_rows = _renumbered(receivers, neighbors.idx)
-    patterns, norms = compute_shard(network, expression(senders), nn_rows, neighbors.dist, labels[receivers])
+    patterns, norms = compute_shard(network, expression(senders), nn_rows, neighbors.dist, labels[receivers], maps)
     return ShardAttention(receivers, senders, patterns, norms)
 
 

@@ -28,6 +28,7 @@ from tissue_crosstalk.core.tissue_file import open_tissue, source_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from tissue_crosstalk.core.attention import SenderMaps
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.neighbors import Neighbors
     from tissue_crosstalk.core.network import CrossAttentionNetwork
@@ -196,12 +197,13 @@ class ExtractionJob:
         """Yield the files of a shard."""
         from tissue_crosstalk.core.attention import attention_of_rows
 
-        model_input, network = _opened(self.run_id, self.model_input, self.model, self.device)
+        model_input, network, maps = _opened(self.run_id, self.model_input, self.model, self.device)
         start, stop = self.bounds[number]
         neighbors = model_input.neighbors(start, stop)
         receivers = np.arange(start, stop)
         with full_precision(allow_tf32=self.allow_tf32):
-            shard = attention_of_rows(network, model_input.expression, neighbors, model_input.cells.labels, receivers)
+            labels = model_input.cells.labels
+            shard = attention_of_rows(network, model_input.expression, neighbors, labels, receivers, maps)
         for name, table in tables.shard_tables(shard, model_input.cells, neighbors).items():
             yield self.store.path(name, number), self.store.stamp(table, number)
 
@@ -212,8 +214,9 @@ def _opened(
     model_input: Path,
     model: Path,
     device: str,
-) -> tuple[ModelInput, CrossAttentionNetwork]:
+) -> tuple[ModelInput, CrossAttentionNetwork, SenderMaps]:
     """Open the files once per process and run, on whichever machine that is."""
+    from tissue_crosstalk.core.attention import SenderMaps
     from tissue_crosstalk.core.checkpoint import load_model
 
     if not model_input.exists():
@@ -223,4 +226,4 @@ def _opened(
         )
 
     network = load_model(model).network.to(choose_device(device))
-    return ModelInput(open_tissue(model_input)), network
+    return ModelInput(open_tissue(model_input)), network, SenderMaps.of(network)

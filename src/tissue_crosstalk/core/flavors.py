@@ -112,7 +112,39 @@ def _weighted(patterns: Array, norm: Array, senders: npt.NDArray[np.int32]) -> A
     return out
 
 
-def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[str, Array]:
+def norm_factors(network: CrossAttentionNetwork) -> dict[str, torch.Tensor | None]:
+    """Return what takes values to vectors of which :func:`sender_norms` are the lengths: the same for every sender.
+
+    Parameters
+    ----------
+    network
+        The network whose output projections apply.
+
+    Returns
+    -------
+    dict
+        By the names in :data:`terms.NORMS`: float32 (head, d, d), transposed, or None where it is the value itself.
+
+    Notes
+    -----
+    With ``A = QR``, ``||A v|| = ||R v||``, and R is (d, d) at most: no gene appears per sender.
+    """
+    import torch
+
+    with torch.inference_mode():
+        output = network.attention_layer.W_O.double().transpose(0, 1)  # (head, embed, d)
+        genes = network.linear_head.weight.double() @ output  # (head, gene, d)
+
+        def factor(matrix: torch.Tensor) -> torch.Tensor:
+            triangle: torch.Tensor = torch.linalg.qr(matrix, mode="r").R
+            return triangle.transpose(1, 2).to(network.linear_head.weight.dtype)
+
+        return {terms.VALUE_NORM: None, terms.INFO_NORM: factor(output), terms.GENE_NORM: factor(genes)}
+
+
+def sender_norms(
+    network: CrossAttentionNetwork, value: torch.Tensor, factors: Mapping[str, torch.Tensor | None] | None = None
+) -> dict[str, Array]:
     """Return ``||v||``, ``||W_O v||`` and ``||W_lin W_O v||`` per (sender, head).
 
     Parameters
@@ -121,26 +153,19 @@ def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[st
         The network whose output projections apply.
     value
         v, (sender, head, d).
+    factors
+        From :func:`norm_factors`, for callers that come with several parts of the senders.
 
     Returns
     -------
     dict
         Keys of :data:`terms.NORMS`, float32 arrays (sender, head).
-
-    Notes
-    -----
-    With ``A = QR``, ``||A v|| = ||R v||``, and R is (d, d) at most: no gene appears per sender.
     """
     import torch
 
     from tissue_crosstalk.core.network import in_row_blocks
 
-    output = network.attention_layer.W_O.detach().double().transpose(0, 1)  # (head, embed, d)
-    genes = network.linear_head.weight.detach().double() @ output  # (head, gene, d)
-
-    def norm(matrix: torch.Tensor | None) -> Array:
-        factor = None if matrix is None else torch.linalg.qr(matrix, mode="r").R.transpose(1, 2).to(value.dtype)
-
+    def norm(factor: torch.Tensor | None) -> Array:
         def norms(rows: torch.Tensor) -> torch.Tensor:  # (sender, head, d) -> (sender, head)
             said = rows.transpose(0, 1)
             said = said if factor is None else torch.bmm(said, factor)
@@ -149,4 +174,4 @@ def sender_norms(network: CrossAttentionNetwork, value: torch.Tensor) -> dict[st
 
         return in_row_blocks(norms, value, size=network.row_block).cpu().numpy()
 
-    return {terms.VALUE_NORM: norm(None), terms.INFO_NORM: norm(output), terms.GENE_NORM: norm(genes)}
+    return {name: norm(factor) for name, factor in (factors or norm_factors(network)).items()}

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.ordered_gradients import PairSums, gather_rows, gram, weighted_sums
+from tissue_crosstalk.core.threads import in_order
 
 ROW_BLOCK = 1024
 """Rows per matrix product at inference.
@@ -267,6 +268,42 @@ class Edges:
         )
 
 
+def each_block(function: Callable[[slice], None], n_rows: int, size: int, device: torch.device) -> None:
+    """Call `function` with each block of rows: on a CPU side by side, each in one thread.
+
+    An operation that is shared between threads waits for the slowest of them, so that another program on one core, or
+    the writing of files, would stop all of them, many times per block.
+
+    Parameters
+    ----------
+    function
+        Writes what it makes of some rows where no other block does.
+    n_rows, size
+        How many rows there are, and how many a block has; the last one has fewer.
+    device
+        Where it computes.
+    """
+    blocks = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    n_threads = min(torch.get_num_threads(), len(blocks))
+    if n_threads < 2 or device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        for block in blocks:
+            function(block)
+        return
+    inference = torch.is_inference_mode_enabled()  # which each thread has for itself, as the number of threads
+
+    def alone(block: slice) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference), torch.no_grad():
+            function(block)
+
+    all_threads = torch.get_num_threads()
+    try:
+        for _ in in_order(alone, blocks, n_threads):
+            pass
+    finally:
+        torch.set_num_threads(all_threads)  # threads that are started later take the number that was set last
+
+
 def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = ROW_BLOCK) -> Tensor:
     """Apply `function` to rows in blocks of one size, the last one padded with zeros.
 
@@ -280,19 +317,26 @@ def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = RO
         Rows in a block.
     """
     n_rows = rows[0].shape[0]
-    out: Tensor | None = None
-    for start in range(0, n_rows, size):
-        part = [r[start : start + size] for r in rows]
+
+    def apply(block: slice) -> Tensor:
+        part = [r[block] for r in rows]
         n_part = part[0].shape[0]
         if n_part < size:
             part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, size - n_part]) for p in part]
-        result = function(*part)[:n_part]
-        if n_part == n_rows:
-            return result
-        if out is None:
-            out = result.new_empty((n_rows, *result.shape[1:]))
-        out[start : start + n_part] = result
-    return function(*rows) if out is None else out
+        return function(*part)[:n_part]
+
+    if n_rows <= size:
+        return apply(slice(0, n_rows)) if n_rows else function(*rows)
+    first = apply(slice(0, size))
+    out = first.new_empty((n_rows, *first.shape[1:]))
+    out[:size] = first
+
+    def write(block: slice) -> None:
+        own = slice(size + block.start, size + block.stop)
+        out[own] = apply(own)
+
+    each_block(write, n_rows - size, size, first.device)
+    return out
 
 
 class CrossAttentionNetwork(nn.Module):
@@ -492,11 +536,13 @@ class CrossAttentionNetwork(nn.Module):
         n_cells, n_neighbors = edge_pair.shape
         out = by_pair.new_empty((self.settings.n_heads, n_cells, n_neighbors))
         size = max(1, EDGES_PER_ROW * self.row_block // max(n_neighbors, 1))
-        for start in range(0, n_cells, size):
-            own = slice(start, start + size)
+
+        def write(own: slice) -> None:
             absent = None if edges.absent is None else edges.absent[own]
             score = self.edge_scores(by_pair, edge_pair[own], reach[own], absent)
             out[:, own] = _softmax_with_dummy(score, self.settings.attention_dummy_score).permute(2, 0, 1)
+
+        each_block(write, n_cells, size, out.device)
         return out.transpose(0, 1)
 
     def pair_scores(self, senders: Senders, pairs: Tensor, in_order: Tensor | None = None, *, blocks: bool) -> Tensor:
