@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tissue_crosstalk.core.threads import MOST_THREADS, in_order, threads
+from tissue_crosstalk.core.threads import MOST_THREADS, ahead, in_order, threads
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -55,3 +55,59 @@ def test_threads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, expected in ((1, 1), (2, 2), (256, MOST_THREADS)):
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
         assert threads() == expected
+
+
+def test_results_are_made_ahead_as_far_as_memory_goes() -> None:
+    """Of 3, 2, 2, 9, 1, 1 bytes: never more than 5 wait, but for one that is larger by itself."""
+    begun: list[int] = []
+    idle = threading.Semaphore(0)
+
+    def function(size: int) -> int:
+        begun.append(size)
+        idle.release()
+        return -size
+
+    def wait_for(n_begun: int) -> None:
+        while len(begun) < n_begun:
+            assert idle.acquire(timeout=5)
+
+    with ahead(function, [3, 2, 2, 9, 1, 1], bytes_of=int, most_bytes=5) as results:
+        wait_for(2)
+        time.sleep(0.05)
+        assert begun == [3, 2]
+        assert next(results) == -3
+        wait_for(3)
+        assert next(results) == -2
+        time.sleep(0.05)
+        assert begun == [3, 2, 2]
+        assert next(results) == -2
+        wait_for(4)
+        assert next(results) == -9
+        wait_for(6)
+        assert list(results) == [-1, -1]
+
+
+def test_tasks_ahead_are_left_where_the_results_are_not_wanted() -> None:
+    before, begun = threading.active_count(), []
+
+    def function(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.05)
+        return number
+
+    def interrupted() -> None:
+        with ahead(function, range(100), bytes_of=lambda _: 1, most_bytes=100) as results:
+            assert next(results) == 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(begun) < 5
+    assert threading.active_count() == before
+
+
+def test_what_a_task_ahead_raises_is_raised_in_its_turn() -> None:
+    with ahead(lambda number: 1 // number, [1, 0, 1], bytes_of=int, most_bytes=9) as results:
+        assert next(results) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(results)

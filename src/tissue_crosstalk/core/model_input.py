@@ -31,7 +31,6 @@ from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKey
 from tissue_crosstalk.core.neighbors import (
     Neighbors,
     check_any_neighbor,
-    check_neighbors,
     find_neighbors,
     neighbors_by_section,
     typical_distance,
@@ -393,8 +392,8 @@ def store_model_input(
             with collected(_PACKAGE_LOGGER) as warned:
                 cells, expression = prepare_cells(adata, keys, genes=genes, cell_types=cell_types)
                 check_any_neighbor(cells)
-                # Before the expression is read, which takes longer.
-                check_neighbors(cells, n_neighbors, pad=pad_neighbors)
+                # Checked at once, and searched while the expression is read, which needs one thread.
+                neighbors = stack.enter_context(neighbors_by_section(cells, n_neighbors, pad=pad_neighbors))
                 at_once = max(expression.rows_at_once, LEAST_BUCKET)
                 shuffle = RowShuffle(shuffled, np.argsort(cells.positions), at_once)
                 stack.callback(shuffle.close)
@@ -407,7 +406,6 @@ def store_model_input(
                     expression.where, log_normalised=log_normalised, target_sum=target_sum
                 )
             cells = replace(cells, preprocessing=Preprocessing(log_normalised, normalisation.target_sum))
-            neighbors = neighbors_by_section(cells, n_neighbors, pad=pad_neighbors)
             store = store_of(adata)
             made = {
                 FINGERPRINT: fingerprint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.spatial import KDTree
 
 from tissue_crosstalk.core.errors import NeighborError, ParameterError, listing
 from tissue_crosstalk.core.terms import NO_NEIGHBOR
+from tissue_crosstalk.core.threads import ahead
 from tissue_crosstalk.core.tissue import TissueCells
 
 TIED_ENTRIES_AT_ONCE = 4_000_000
@@ -19,6 +21,9 @@ TIED_ENTRIES_AT_ONCE = 4_000_000
 
 RECEIVERS_AT_ONCE = 100_000
 """Cells whose neighbors are searched at once."""
+
+AHEAD_BYTES = 2**28
+"""Of neighbors of several sections that wait to be written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +93,40 @@ def find_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) 
     """
     idx = np.empty((tissue.n_cells, n_neighbors if n_neighbors > 0 else 0), dtype=np.int32)
     dist = np.empty(idx.shape, dtype=np.float32)
-    for cells, found in neighbors_by_section(tissue, n_neighbors, pad=pad):
-        idx[cells], dist[cells] = found.idx, found.dist
+    with neighbors_by_section(tissue, n_neighbors, pad=pad) as by_section:
+        for cells, found in by_section:
+            idx[cells], dist[cells] = found.idx, found.dist
     return Neighbors(idx, dist)
 
 
+@contextmanager
 def neighbors_by_section(
     tissue: TissueCells, n_neighbors: int, *, pad: bool = False
-) -> Iterator[tuple[npt.NDArray[np.intp], Neighbors]]:
-    """Yield the rows of each section's cells and their neighbors, as :func:`find_neighbors` has them.
+) -> Iterator[Iterator[tuple[npt.NDArray[np.intp], Neighbors]]]:
+    """Search the neighbors of each section from now on, beside what is done meanwhile.
 
-    All sections are checked before the first is searched; memory is that of one section's neighbors.
+    All sections are checked before the first is searched; memory is that of one section's neighbors, or
+    :data:`AHEAD_BYTES`.
+
+    Yields
+    ------
+    Iterator
+        Of the rows of each section's cells and their neighbors, as :func:`find_neighbors` has them.
     """
     check_neighbors(tissue, n_neighbors, pad=pad)
-    for section in range(max(1, len(tissue.section_names))):
+    sizes = _sizes(tissue).sum(axis=1)
+
+    def search(section: int) -> tuple[npt.NDArray[np.intp], Neighbors]:
         cells = np.flatnonzero(tissue.sections == section)
-        yield cells, _neighbors_within(tissue, cells, n_neighbors)
+        return cells, _neighbors_within(tissue, cells, n_neighbors)
+
+    with ahead(
+        search,
+        range(len(sizes)),
+        bytes_of=lambda section: 8 * int(sizes[section]) * (n_neighbors + 1),
+        most_bytes=AHEAD_BYTES,
+    ) as found:
+        yield found
 
 
 def typical_distance(dist: npt.NDArray[np.float32]) -> float | None:
