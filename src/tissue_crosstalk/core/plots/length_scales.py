@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
@@ -250,6 +250,7 @@ def _draw(
         axes.set_yticks(np.arange(len(senders)), names if column == 0 else [""] * len(senders))
         axes.tick_params(axis="y", length=0, pad=4)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # short: labels of panels side by side do not touch
         axes.grid(axis="x", color="#ececec", linewidth=0.5)
         axes.spines["left"].set_color("#b0b0b0")
         for label, name in zip(axes.get_yticklabels(), senders, strict=True):
