@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,10 +66,12 @@ def test_golden_fails_when_neighbors_are_shifted_by_a_slot() -> None:
 
 
 def test_golden_fails_without_the_dummy_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plain_softmax(score: torch.Tensor, dummy_score: float) -> torch.Tensor:
-        return torch.softmax(score, dim=-1)
+    with_dummy = network_module.patterns_by_head
 
-    monkeypatch.setattr(network_module, "_softmax_with_dummy", plain_softmax)
+    def plain_softmax(*given: Any) -> torch.Tensor:
+        return with_dummy(*given[:-1], dummy_score=-math.inf)
+
+    monkeypatch.setattr(network_module, "patterns_by_head", plain_softmax)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         compare_with_golden(golden().model.network, golden().neighbors)
 

@@ -289,6 +289,17 @@ def test_softmax_with_dummy_by_hand() -> None:
     np.testing.assert_allclose(share.numpy(), [[[0.1], [0.2], [0.3]]], rtol=1e-12)
 
 
+def test_patterns_by_head_by_hand() -> None:
+    """Two heads. Scores log 1 and log 2 less reach times coefficient, of head 1 with one slot absent; dummy log 4."""
+    base, coefficient = torch.tensor([[1.0, 2.0], [2.0, 6.0]]).log(), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]])
+    of_edge = torch.stack([base.t(), coefficient.t()], dim=1).reshape(1, 2, 4)  # (cell, neighbor, 2 head)
+    reach, absent = torch.tensor([[5.0, 1.0]]), torch.tensor([[True, False]])
+    found = network_module.patterns_by_head(of_edge, reach, None, np.log(4.0))
+    np.testing.assert_allclose(found.numpy(), [[[1 / 7, 2 / 7]], [[2 / 8, 2 / 8]]], rtol=1e-6)
+    found = network_module.patterns_by_head(of_edge, reach, absent, np.log(4.0))
+    np.testing.assert_allclose(found.numpy(), [[[0, 2 / 6]], [[0, 2 / 6]]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("gradients", [False, True])
 def test_keys_and_values_equal_those_of_the_layers_one_by_one(name: str, gradients: bool) -> None:

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from tissue_crosstalk.core.attention import PREDICT_CELLS, pair_scores
 from tissue_crosstalk.core.interpretation_settings import NullSettings
-from tissue_crosstalk.core.network import CrossAttentionNetwork
+from tissue_crosstalk.core.network import CrossAttentionNetwork, patterns_by_head
 from tissue_crosstalk.core.statistics import categorical, false_discovery_rate, log2_ratio
 
 if TYPE_CHECKING:
@@ -193,11 +193,10 @@ class _Null:
         """Return the attention to each place with these occupants, summed over its edges, (place, head)."""
         network, rows = self._network, torch.from_numpy(occupant).to(self._scores.device)
         by_place = F.pad(F.embedding(rows, self._scores), (0, 0, 0, 1))
-        score = network.edge_scores(by_place, self._slots, self._reach, self._absent).transpose(1, 2)
-        # Over the last axis: torch takes half as long as over any other.
-        with_dummy = F.pad(score.contiguous(), (0, 1), value=network.settings.attention_dummy_score)
-        patterns = torch.softmax(with_dummy, dim=2)[..., :-1].transpose(1, 2)  # (cell, neighbor, head)
-        sums = F.embedding_bag(self._in_order, patterns.flatten(0, 1), self._starts, mode="sum")
+        of_edge = F.embedding(self._slots, by_place)
+        patterns = patterns_by_head(of_edge, self._reach, self._absent, network.settings.attention_dummy_score)
+        by_edge = patterns.permute(1, 2, 0).flatten(0, 1)  # (edge, head)
+        sums = F.embedding_bag(self._in_order, by_edge, self._starts, mode="sum")
         return sums[:-1].double().cpu().numpy()
 
     def mean_by_type(self, sums: _Sums, labels: npt.NDArray[np.int16]) -> tuple[_Sums, npt.NDArray[np.int64]]:

@@ -539,8 +539,8 @@ class CrossAttentionNetwork(nn.Module):
 
         def write(own: slice) -> None:
             absent = None if edges.absent is None else edges.absent[own]
-            score = self.edge_scores(by_pair, edge_pair[own], reach[own], absent)
-            out[:, own] = _softmax_with_dummy(score, self.settings.attention_dummy_score).permute(2, 0, 1)
+            of_edge = gather_rows(by_pair, edge_pair[own])
+            out[:, own] = patterns_by_head(of_edge, reach[own], absent, self.settings.attention_dummy_score)
 
         each_block(write, n_cells, size, out.device)
         return out.transpose(0, 1)
@@ -664,3 +664,29 @@ class CrossAttentionNetwork(nn.Module):
 def _softmax_with_dummy(score: Tensor, dummy_score: float) -> Tensor:
     """Softmax over the neighbors (cell, neighbor, head) and one more slot of `dummy_score`; the slot is dropped."""
     return torch.softmax(F.pad(score, (0, 0, 0, 1), value=dummy_score), dim=1)[:, :-1]
+
+
+def patterns_by_head(of_edge: Tensor, reach: Tensor, absent: Tensor | None, dummy_score: float) -> Tensor:
+    """Return the patterns of some cells without the dummy slot, (head, cell, neighbor).
+
+    The same as a softmax of :meth:`CrossAttentionNetwork.edge_scores`, with fewer passes over the edges, and over the
+    last axis, which takes half as long as over another.
+
+    Parameters
+    ----------
+    of_edge
+        Base score and distance coefficient of each edge's pair, (cell, neighbor, 2 head).
+    reach
+        Distance in units of the distance scale, (cell, neighbor).
+    absent
+        Slots that take no part, bool (cell, neighbor); None where all do.
+    dummy_score
+        Of the dummy slot.
+    """
+    n_cells, n_neighbors, width = of_edge.shape
+    base, coefficient = torch.split(of_edge.permute(2, 0, 1), width // 2)
+    score = torch.addcmul(base, coefficient, reach, value=-1)
+    with_dummy = of_edge.new_empty(width // 2, n_cells, n_neighbors + 1)
+    with_dummy[..., :-1] = score if absent is None else score.masked_fill(absent, -math.inf)
+    with_dummy[..., -1] = dummy_score
+    return torch.softmax(with_dummy, dim=2)[..., :-1]
