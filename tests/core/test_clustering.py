@@ -196,7 +196,8 @@ def test_silhouettes_equal_scikit_learn_on_all_rows(seed: int) -> None:
 
 
 def test_silhouettes_of_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustering, "_TILE", (7, 13))
+    monkeypatch.setattr(clustering, "_TILE", 7)
+    monkeypatch.setattr(clustering, "_BANDS", 5)
     rows = np.repeat(np.random.default_rng(5).dirichlet([1, 1, 1], size=90), 3, axis=0)
     found = cluster_rows(rows, None, 42)
     for k in (2, 12):

@@ -16,7 +16,13 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.hub_enrichment import _row_numbers, compare_with_niches, enrich_hubs, find_niches
+from tissue_crosstalk.core.hub_enrichment import (
+    _permute_stratum,
+    _row_numbers,
+    compare_with_niches,
+    enrich_hubs,
+    find_niches,
+)
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.strong_edges import StrengthShard
 
@@ -347,19 +353,32 @@ def test_a_seed_repeats_to_the_bit(held_out: bool) -> None:
     pd.testing.assert_frame_equal(one[fixed], other[fixed], check_exact=True)
 
 
-def test_permutations_in_blocks_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are others: p agrees within its errors, the rest to the bit."""
+def test_neither_blocks_nor_threads_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case(4, n_cells=90)
     hubs = case.hubs()
     whole = enriched(case, hubs, n_permutations=1999)
-    monkeypatch.setattr("tissue_crosstalk.core.hub_enrichment._TABLE_ENTRIES", 5000)
-    in_blocks = enriched(case, hubs, n_permutations=1999)
-    fixed = [column for column in COLUMNS if column not in {"p_value", "q_value"}]
-    pd.testing.assert_frame_equal(whole[fixed], in_blocks[fixed], check_exact=True)
-    p_values = whole["p_value"]
-    error = np.sqrt(2 * np.maximum(p_values * (1 - p_values), 1 / 1999) / 1999)
-    assert ((p_values - in_blocks["p_value"]).abs() < 4 * error).all()
-    assert p_values.max() > 0.5
+    assert whole["p_value"].max() > 0.5
+    for name, value in (("core.hub_enrichment._HELD_AT_ONCE", 5000), ("core.threads.MOST_THREADS", 1)):
+        monkeypatch.setattr(f"tissue_crosstalk.{name}", value)
+        pd.testing.assert_frame_equal(whole, enriched(case, hubs, n_permutations=1999), check_exact=True)
+
+
+@pytest.mark.parametrize("cells_per_entry", [0, np.inf], ids=["tables", "cells"])
+@pytest.mark.parametrize("alike", [[40, 1, 9], [1, 2, 1, 1]], ids=["many cells", "few cells"])
+def test_strata_are_permuted_uniformly(
+    monkeypatch: pytest.MonkeyPatch, cells_per_entry: float, alike: list[int]
+) -> None:
+    """Cells of each row in each hub are hypergeometric, however they are drawn; a hub may have none."""
+    monkeypatch.setattr("tissue_crosstalk.core.hub_enrichment._CELLS_PER_ENTRY", cells_per_entry)
+    n_cells, n = sum(alike), 40_000
+    in_hubs = np.array([n_cells - 2, 0, 2])
+    tables = _permute_stratum(in_hubs, np.eye(len(alike)), np.array(alike), n, np.random.default_rng(3))
+    assert (tables.sum(axis=2) == in_hubs).all()
+    assert (tables.sum(axis=1) == alike).all()
+    for row, count in enumerate(alike):
+        found = np.bincount(tables[:, 2, row].astype(int), minlength=3) / n
+        expected = stats.hypergeom(n_cells, count, 2).pmf(range(3))
+        np.testing.assert_allclose(found, expected, atol=4.5 * np.sqrt(0.25 / n))
 
 
 def test_the_order_of_cells_does_not_matter(held_out: bool) -> None:

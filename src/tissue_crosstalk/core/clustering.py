@@ -6,6 +6,7 @@ work is done by one thread, pieces side by side: results are the same to the bit
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,8 @@ RESAMPLED_CELLS: Final = 50_000
 N_CLUSTERS, VARIED, REPLICATE, ADJUSTED_RAND = "n_hubs", "varied", "replicate", "adjusted_rand"
 SEED, CELLS = "seed", "cells"
 
-_TILE: Final = (256, 512)  # distances held at once by each thread: 1 MiB, which caches hold
+_TILE: Final = 256  # rows; the distances between as many, 0.5 MiB, are held at once by each thread
+_BANDS: Final = 32  # of rows, at most, each of whole tiles; no two threads work on the same one
 _BLOCK: Final = 4096
 _NEAR: Final = 1e-8  # squared; below, the shortcut for distances loses digits to cancellation
 _TIE: Final = 1e-12
@@ -445,9 +447,9 @@ def silhouettes(
 ) -> dict[int, float]:
     """Return the mean silhouette over all cells of several clusterings.
 
-    Exact: equal to the score over all cells, from distances between distinct rows only, each computed once for all
-    clusterings, in tiles of 1 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a sample of the cells,
-    each still against all others.
+    Exact: equal to the score over all cells, from distances between distinct rows only, each computed once for both
+    rows and all clusterings, in tiles of 0.5 MiB. Beyond 10^10 of them (100,000 distinct rows) the mean is over a
+    sample of the cells, each still against all others.
 
     Parameters
     ----------
@@ -478,42 +480,73 @@ def silhouettes(
             n_rows, n_drawn, int(counts.sum()),
         )  # fmt: skip
         averaged = np.random.default_rng(_seeds(1, random_state, 0, 2)).multinomial(n_drawn, counts / counts.sum())
+    # Rows that are not in the sample come last: nothing is summed for them.
     order = _alike_together(clusters)
+    order = order[np.argsort(averaged[order] == 0, kind="stable")]
     rows, counts, averaged = rows[order], counts[order], averaged[order]
+    n_wanted = int(np.count_nonzero(averaged))
     labels_of = [labels[order] for labels in clusters.values()]
     sizes = [np.bincount(labels, weights=counts).astype(np.float64) for labels in labels_of]
     # (row, clusters of all clusterings): one product sums distances to all of them.
     members = np.hstack([np.eye(len(size))[labels] for size, labels in zip(sizes, labels_of, strict=True)])
     members *= counts[:, None]
-    ends = np.cumsum([len(size) for size in sizes])[:-1]
     squares = (rows**2).sum(axis=1)
-    extended = np.column_stack([rows, np.ones(n_rows), squares]).T
-    tiles = [slice(start, min(start + _TILE[1], n_rows)) for start in range(0, n_rows, _TILE[1])]
+    left = np.column_stack([-2 * rows, squares, np.ones(n_rows)])
+    right = np.ascontiguousarray(np.column_stack([rows, np.ones(n_rows), squares]).T)
+    bands = [*_bands(0, n_wanted), *_bands(n_wanted, n_rows)]
     # Of rows that are alike most clusters have none or all, and no column needs to be summed twice.
-    different = [_distinct_columns(members[tile]) for tile in tiles]
+    weights = {tile.start: _distinct_columns(members[tile]) for band in bands for tile in band}
+    sums = np.zeros((members.shape[1], n_wanted))  # of distances, (cluster, row)
 
-    def block(own: npt.NDArray[np.intp]) -> list[float]:
-        left = np.column_stack([-2 * rows[own], squares[own], np.ones(len(own))])
-        sums = np.zeros((len(own), members.shape[1]))
-        memory = np.empty(len(own) * _TILE[1])
-        for others, (columns, of_cluster) in zip(tiles, different, strict=True):
-            distance = memory[: len(own) * (others.stop - others.start)].reshape(len(own), -1)
-            np.matmul(left, extended[:, others], out=distance)
+    def add(to: slice, of: slice, distance: Rows) -> None:
+        """Add distances (row of `of`, row of `to`) to the sums of `to`."""
+        columns, of_cluster = weights[of.start]
+        sums[:, to] += np.take(columns @ distance, of_cluster, axis=0)
+
+    def add_between(pair: tuple[list[slice], list[slice]]) -> None:
+        """Add the distances between two bands to the sums of both, each computed once."""
+        memory = np.empty(_TILE**2)
+        for one, other in _pairs_of_tiles(*pair):
+            shape = one.stop - one.start, other.stop - other.start
+            distance = memory[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(left[one], right[:, other], out=distance)
             if distance.min() < _NEAR:
-                cdist(rows[own], rows[others], out=distance)  # slower; the same rows are at exactly 0 then
+                cdist(rows[one], rows[other], out=distance)  # slower; the same rows are at exactly 0 then
             else:
                 np.sqrt(distance, out=distance)
-            sums += np.take(distance @ columns, of_cluster, axis=1)
-        values = [
-            _of_rows(known, labels[own], size)
-            for known, labels, size in zip(np.split(sums, ends, axis=1), labels_of, sizes, strict=True)
-        ]
-        return [float(value @ averaged[own]) for value in values]
+            add(one, other, distance.T)
+            if other != one and other.start < n_wanted:
+                add(other, one, distance)
 
-    wanted = np.flatnonzero(averaged)
-    blocks = [wanted[start : start + _TILE[0]] for start in range(0, len(wanted), _TILE[0])]
-    totals = np.array((each or one_by_one)(block, blocks, "silhouettes")).sum(axis=0) / averaged.sum()
-    return dict(zip(clusters, totals.tolist(), strict=True))
+    for pairs in _rounds(bands):
+        (each or one_by_one)(add_between, [pair for pair in pairs if pair[0][0].start < n_wanted], "silhouettes")
+    ends = np.cumsum([len(size) for size in sizes])[:-1]
+    values = [
+        _of_rows(known.T, labels[:n_wanted], size)
+        for known, labels, size in zip(np.split(sums, ends), labels_of, sizes, strict=True)
+    ]
+    return {k: float(value @ averaged[:n_wanted] / averaged.sum()) for k, value in zip(clusters, values, strict=True)}
+
+
+def _bands(start: int, stop: int) -> Iterator[list[slice]]:
+    """Yield the tiles of each band of some rows; the bands depend on nothing but the rows."""
+    n_tiles = -(-(stop - start) // _TILE)
+    tiles = [slice(begin, min(begin + _TILE, stop)) for begin in range(start, stop, _TILE)]
+    step = -(-n_tiles // _BANDS)
+    for first in range(0, n_tiles, step or 1):
+        yield tiles[first : first + step]
+
+
+def _rounds(bands: Sequence[list[slice]]) -> Iterator[list[tuple[list[slice], list[slice]]]]:
+    """Yield all pairs of bands, also of each with itself, in rounds in which no band is in two of them."""
+    for number in range(len(bands)):
+        partners = [(first, (number - first) % len(bands)) for first in range(len(bands))]
+        yield [(bands[first], bands[other]) for first, other in partners if first <= other]
+
+
+def _pairs_of_tiles(one: list[slice], other: list[slice]) -> Iterator[tuple[slice, slice]]:
+    """Yield all pairs of tiles of two bands, those of the same band once."""
+    return itertools.combinations_with_replacement(one, 2) if one is other else itertools.product(one, other)
 
 
 def _alike_together(clusters: Mapping[int, Labels]) -> npt.NDArray[np.intp]:
@@ -523,15 +556,15 @@ def _alike_together(clusters: Mapping[int, Labels]) -> npt.NDArray[np.intp]:
     """
     group = pd.DataFrame(dict(clusters)).groupby(list(clusters), sort=True).ngroup().to_numpy()
     size = np.bincount(group)[group]
-    return np.lexsort((group, -np.where(size >= _TILE[1] // 8, size, 0)))
+    return np.lexsort((group, -np.where(size >= _TILE // 4, size, 0)))
 
 
 def _distinct_columns(matrix: Rows) -> tuple[Rows, npt.NDArray[np.intp]]:
-    """Return the columns of a matrix without repetitions, and which of them each column is, (column,)."""
+    """Return the columns of a matrix without repetitions, as rows, and which of them each column is, (column,)."""
     places: dict[bytes, int] = {}
     of_column = np.array([places.setdefault(column.tobytes(), len(places)) for column in matrix.T])
     first = np.unique(of_column, return_index=True)[1]
-    return np.ascontiguousarray(matrix[:, first]), of_column
+    return np.ascontiguousarray(matrix[:, first].T), of_column
 
 
 def _of_rows(

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from tissue_crosstalk.core.threads import in_order, threads
+
 HELD_VALUES: Final = 150_000_000
 """Values other than 0 that are held of what is read from disk, at most; but no part is read in pieces.
 
@@ -30,11 +32,7 @@ class StoredRows(Protocol):
 
     @property
     def group(self) -> Any:
-        """The group of the file: ``indptr`` says where rows begin."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Read rows as a CSR matrix."""
+        """The group of the file: ``data`` and ``indices`` of the values, ``indptr`` says where rows begin."""
         ...
 
 
@@ -112,20 +110,34 @@ def _read(
     some: range,
 ) -> list[ReadRows]:
     """Read some of the parts, all rows once; values of row `r` begin at ``starts[r]``."""
-    n_rows, n_genes = expression.shape
-    read = [_Part() for _ in some]
-    begin = 0
-    while begin < n_rows:
-        enough = int(np.searchsorted(starts, starts[begin] + _READ_AT_ONCE, side="right")) - 1
-        rows = slice(begin, min(max(enough, begin + 1), n_rows))
+    n_genes = expression.shape[1]
+    values, genes = expression.group["data"], expression.group["indices"]
+
+    def sort(rows: slice) -> tuple[sparse.csr_matrix, npt.NDArray[np.intp]]:
+        """Return those of some rows that are wanted, part by part, and where each part begins, with the end."""
         part = part_of_row[rows]
         order = np.argsort(part, kind="stable")
         chosen = order[np.searchsorted(part[order], some.start) : np.searchsorted(part[order], some.stop)]
-        matrix = sparse.csr_matrix(expression[rows])[chosen]
-        bounds = np.searchsorted(part[chosen], np.arange(some.start, some.stop + 1))
+        # As anndata would read them, but that it looks up the versions of packages each time.
+        stored = slice(int(starts[rows.start]), int(starts[rows.stop]))
+        indptr = starts[rows.start : rows.stop + 1] - stored.start
+        matrix = sparse.csr_matrix((values[stored], genes[stored], indptr), shape=(len(part), n_genes))
+        return matrix[chosen], np.searchsorted(part[chosen], np.arange(some.start, some.stop + 1))
+
+    read = [_Part() for _ in some]
+    for matrix, bounds in in_order(sort, _rows_at_once(starts), threads()):
         for number, of_part in enumerate(read):
             of_part.add(matrix, slice(bounds[number], bounds[number + 1]))
-        begin = rows.stop
     # Where each row asked for is among those of the part, which are in the order of the file.
     orders = [np.argsort(np.argsort(parts[number])) for number in some]
     return [partial(of_part.rows, order, n_genes) for of_part, order in zip(read, orders, strict=True)]
+
+
+def _rows_at_once(starts: npt.NDArray[np.int64]) -> Iterator[slice]:
+    """Yield all rows, some at a time, where values of row `r` begin at ``starts[r]``."""
+    n_rows, begin = len(starts) - 1, 0
+    while begin < n_rows:
+        enough = int(np.searchsorted(starts, starts[begin] + _READ_AT_ONCE, side="right")) - 1
+        rows = slice(begin, min(max(enough, begin + 1), n_rows))
+        yield rows
+        begin = rows.stop

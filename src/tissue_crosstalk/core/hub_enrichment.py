@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from tissue_crosstalk.core.errors import ParameterError, is_whole
 from tissue_crosstalk.core.hubs import ISOLATED, Hubs
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate, log2_ratio
 from tissue_crosstalk.core.strong_edges import NeighborCounts
-from tissue_crosstalk.core.threads import blas_in_one_thread
+from tissue_crosstalk.core.threads import blas_in_one_thread, in_order, threads
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ NORMAL_EDGES: Final = 5
 NICHE_CELLS: Final = 50_000
 """Cells of which the niches are found, at most; the others go to the nearest."""
 
-_TABLE_ENTRIES: Final = 20_000_000  # of permuted tables held at once
+_CELLS_PER_ENTRY: Final = 8  # of a table, from which on it is quicker to draw the entries than to shuffle the cells
+_HELD_AT_ONCE: Final = 2**16  # shuffled cells, or entries of tables: what is made of them stays in the cache
 _PerHub = npt.NDArray[np.float64]  # (hub, type)
 _Stratum = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
@@ -176,39 +177,73 @@ def _permute(
     """Return expectation and two-sided p of each hub's strong neighbors, both (hub, type)."""
     expected = np.zeros_like(observed)
     permuted = np.zeros((n_permutations, *observed.shape))
-    generator = np.random.default_rng(random_state)
 
-    def add(part: npt.NDArray[np.float64], table: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> None:
-        """Add the strong neighbors that permutations `part` give: `table` is (permutation, hub, row)."""
-        part += (table.reshape(-1, len(rows)) @ rows).reshape(part.shape)
+    def permute(task: tuple[int, _Stratum]) -> tuple[_PerHub, npt.NDArray[np.float64]]:
+        """Return the strong neighbors of each hub in one stratum, expected and for each permutation."""
+        number, (in_hubs, rows, alike) = task
+        mean = np.outer(in_hubs, alike @ rows / alike.sum())
+        if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
+            return mean, mean
+        # A generator of its own: what is drawn does not depend on which thread takes which stratum, and when.
+        return mean, _permute_stratum(
+            in_hubs, rows, alike, n_permutations, np.random.Generator(np.random.SFC64([random_state, number]))
+        )
 
-    # Tables are drawn one after the other, from one generator; meanwhile another thread adds up the last ones.
-    with ThreadPoolExecutor(1) as adder:
-        adding: list[Future[None]] = []
-        for in_hubs, rows, alike in strata:
-            mean = np.outer(in_hubs, alike @ rows / alike.sum())
-            expected += mean
-            if len(alike) == 1 or (in_hubs > 0).sum() == 1:  # every permutation is the same
-                _finish(adding)
-                permuted += mean
-                continue
-            # Cells of a stratum with the same counts are the same to a permutation: what matters is how many of them
-            # each hub gets, a random table with given margins.
-            step = max(1, _TABLE_ENTRIES // (len(in_hubs) * len(alike)))
-            for start in range(0, n_permutations, step):
-                part = permuted[start : start + step]
-                table = stats.random_table.rvs(in_hubs, alike, size=len(part), random_state=generator)
-                _finish(adding)
-                adding.append(adder.submit(add, part, table, rows))
-        _finish(adding)
+    for mean, sums in in_order(permute, enumerate(strata), threads()):
+        expected += mean
+        permuted += sums
     far = np.abs(observed - expected) * (1 - 1e-12) - 1e-9  # not to count a tie out by its last digit
     return expected, (1 + (np.abs(permuted - expected) >= far).sum(axis=0)) / (1 + n_permutations)
 
 
-def _finish(adding: list[Future[None]]) -> None:
-    """Wait for what is being added, and forget it."""
-    while adding:
-        adding.pop().result()
+def _permute_stratum(
+    in_hubs: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.float64],
+    alike: npt.NDArray[np.int64],
+    n_permutations: int,
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Return the strong neighbors of each hub, (permutation, hub, type), if its cells are drawn at random.
+
+    Cells with the same counts are the same to a permutation: what matters is how many of them each hub gets, a random
+    table (hub, row) with given margins.
+    """
+    n_hubs, n_rows, n_cells = len(in_hubs), len(rows), int(alike.sum())
+    permuted: npt.NDArray[np.float64] = np.empty((n_permutations, n_hubs, rows.shape[1]))
+    is_large = n_cells > _CELLS_PER_ENTRY * n_hubs * n_rows
+    table: npt.NDArray[np.int64 | np.float64]
+    step = max(1, _HELD_AT_ONCE // (n_hubs * n_rows if is_large else max(n_cells, n_hubs * n_rows)))
+    for start in range(0, n_permutations, step):
+        part = permuted[start : start + step]
+        if is_large:
+            table = stats.random_table.rvs(in_hubs, alike, size=len(part), random_state=generator, method="patefield")
+        else:
+            table = _deal(in_hubs, alike, len(part), generator)
+        part[:] = (table.reshape(-1, n_rows).astype(np.float64) @ rows).reshape(part.shape)
+    return permuted
+
+
+def _deal(
+    in_hubs: npt.NDArray[np.int64], alike: npt.NDArray[np.int64], n_tables: int, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return how many cells with each row hubs get, (table, hub, row), if all cells are shuffled and dealt out.
+
+    Cells are shuffled by sorting random numbers, with the cell's row in their last bits: of all ways to shuffle that
+    numpy has the fastest by far, and one that lets other threads work. So many bits are left that two of the numbers
+    are hardly ever the same.
+    """
+    n_hubs, n_rows, n_cells = len(in_hubs), len(alike), int(alike.sum())
+    n_bits = np.uint64((n_rows - 1).bit_length())
+    keys = generator.integers(2**64, size=(n_tables, n_cells), dtype=np.uint64)
+    keys >>= n_bits
+    keys <<= n_bits
+    keys |= np.repeat(np.arange(n_rows, dtype=np.uint64), alike)
+    keys.sort(axis=1)
+    keys &= np.uint64(2**64 - 1) >> (np.uint64(64) - n_bits)
+    # The first cells go to the first hub, and so on.
+    places = np.arange(n_tables)[:, None] * (n_hubs * n_rows) + np.repeat(np.arange(n_hubs) * n_rows, in_hubs)
+    np.add(places, keys, out=places, casting="unsafe")
+    return np.bincount(places.reshape(-1), minlength=n_tables * n_hubs * n_rows)
 
 
 def _strata(

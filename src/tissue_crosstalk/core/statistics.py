@@ -111,7 +111,7 @@ def rank_sum_tests(
     group = np.where((groups >= 0) & (groups < n_groups), groups, n_groups).astype(np.uint32)
     for stratum in np.unique(strata):
         own = np.flatnonzero(strata == stratum)
-        part = _by_feature(values[own])
+        part = _by_feature(values if len(own) == len(strata) else values[own])
         size = np.bincount(group[own], minlength=n_groups + 1)
         sizes += size
         of_group, others = size[:-1, None], len(own) - size[:-1, None]
@@ -160,7 +160,10 @@ def _means(sums: Values, sizes: npt.NDArray[np.int64]) -> tuple[Values, Values]:
 def _by_feature(values: sparse.csr_matrix | npt.NDArray[np.floating]) -> sparse.csc_matrix:
     """Return values (cell, feature) feature by feature, without stored zeros."""
     if isinstance(values, np.ndarray):
-        return sparse.csr_matrix(np.ascontiguousarray(values.T)).T
+        by_feature = np.ascontiguousarray(values.T)
+        starts = np.concatenate([[0], np.cumsum(np.count_nonzero(by_feature, axis=1))])
+        cells = np.flatnonzero(by_feature)
+        return sparse.csc_matrix((by_feature.reshape(-1)[cells], cells % len(values), starts), shape=values.shape)
     part = sparse.csc_matrix(values)
     part.sum_duplicates()
     part.eliminate_zeros()
@@ -195,23 +198,24 @@ def _sum_ranks(
     n_features, n_zeros = len(starts), (part.shape[0] - n_nonzero).astype(np.float64)
     first_place = np.repeat(np.arange(n_features) * n_groups, n_nonzero)  # of each value's feature, among the sums
 
-    def by_group(of: npt.NDArray[np.integer], weights: npt.NDArray[np.generic] | None = None) -> Values:
-        sums = np.bincount(first_place + of, weights=weights, minlength=n_groups * n_features)
+    def by_group(place: npt.NDArray[np.integer], weights: npt.NDArray[np.generic] | None = None) -> Values:
+        sums = np.bincount(place, weights=weights, minlength=n_groups * n_features)
         return np.ascontiguousarray(sums.reshape(n_features, n_groups).T, dtype=np.float64)
 
-    nonzero = by_group(value_group)
+    place = first_place + value_group
+    nonzero = by_group(place)
     is_positive = values > 0
-    positive = nonzero if is_positive.all() else by_group(value_group, is_positive)
+    positive = nonzero if is_positive.all() else by_group(place, is_positive)
     ranks, ranked_group, ties = _rank(values, value_group, starts)
     return _StratumSums(
         # Zeros come after what is negative, before what is positive.
-        ranks=by_group(ranked_group, ranks) - starts * nonzero + n_zeros * positive,
+        ranks=by_group(first_place + ranked_group, ranks) - starts * nonzero + n_zeros * positive,
         nonzero=nonzero,
-        values=by_group(value_group, values),
+        values=by_group(place, values),
         positive=positive,
         transformed=np.zeros_like(nonzero)
         if transform is None
-        else by_group(value_group, transform(values.astype(np.float64))),
+        else by_group(place, transform(values.astype(np.float64))),
         rank_of_zero=(nonzero - positive).sum(axis=0) + (n_zeros + 1) / 2,
         ties=ties + n_zeros**3 - n_zeros,
     )
@@ -231,7 +235,11 @@ def _rank(
     group_bits = int(group.max()).bit_length()
     lowest, highest = int(codes.min()), int(codes.max())
     key_type = np.uint32 if highest - lowest < 2 ** (32 - group_bits) else np.uint64
-    keys = np.subtract(codes, lowest, dtype=np.int64).astype(key_type) << key_type(group_bits) | group
+    # Modulo 2^32, in which codes differ by less.
+    keys: npt.NDArray[np.uint32 | np.uint64] = codes.view(np.uint32) - np.uint32(lowest % 2**32)
+    keys = keys.astype(key_type, copy=False)
+    keys <<= key_type(group_bits)
+    keys |= group
     for feature in np.split(keys, starts[1:]):
         feature.sort()
     value = keys >> key_type(group_bits)
@@ -241,16 +249,21 @@ def _rank(
     first = np.flatnonzero(is_first)
     length = np.diff(first, append=len(keys))
     ranks = np.repeat(first + (length + 1) / 2, length)  # runs of the same value share the mean of their ranks
-    run_feature = np.searchsorted(starts, first, side="right") - 1
-    ties = np.bincount(run_feature, weights=length.astype(np.float64) ** 3 - length, minlength=len(starts))
-    ranked_group = np.bitwise_and(keys, key_type((1 << group_bits) - 1), dtype=key_type)
-    return ranks, ranked_group.astype(np.int64), ties.astype(np.float64)
+    tied = np.flatnonzero(length > 1)
+    run_feature = np.searchsorted(starts, first[tied], side="right") - 1
+    size = length[tied].astype(np.float64)
+    ties = np.bincount(run_feature, weights=size * size * size - size, minlength=len(starts))
+    keys &= key_type((1 << group_bits) - 1)
+    return ranks, keys.astype(np.uint32, copy=False), ties.astype(np.float64)
 
 
 def _codes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.integer]:
     """Return whole numbers of 32 bits that are in the order of the values, and equal where these are, (value,)."""
-    single = values.astype(np.float32)
+    single = values.astype(np.float32, copy=False)
     if values.dtype != np.float32 and not (single == values).all():
         return np.asarray(pd.factorize(values, sort=True)[0], dtype=np.int32)
     bits = single.view(np.int32)
-    return np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)  # of negative floats the bits are in reverse order
+    is_negative = bits < 0
+    if not is_negative.any():
+        return bits
+    return np.where(is_negative, bits ^ np.int32(2**31 - 1), bits)  # the bits of negative floats are in reverse order
