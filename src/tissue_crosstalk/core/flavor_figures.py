@@ -87,22 +87,18 @@ def draw_maps(by_cell: pd.DataFrame, cells: Cells, *, distance_unit: str = "") -
     ResultError
         If the table is of other cells.
     """
-    from tissue_crosstalk.core.plots.attention_map import plot_attention_map
+    from tissue_crosstalk.core.plots.attention_map import plot_attention_maps
 
     if len(by_cell) != len(cells.names) or not (by_cell.index.to_numpy(dtype=object) == cells.names).all():
         raise ResultError("the table of attention by cell is of other cells. Run the stage 'reporting' again.")
-    return {
-        flavor: plot_attention_map(
-            cells.coordinates,
-            by_cell[f"{RECEIVED}_{flavor}"].to_numpy(),
-            by_cell[f"{SENT}_{flavor}"].to_numpy(),
-            cells.section_of_cells(),
-            flavor=flavor,
-            distance_unit=distance_unit,
-        )
+    received_and_sent = {
+        flavor: (by_cell[f"{RECEIVED}_{flavor}"].to_numpy(), by_cell[f"{SENT}_{flavor}"].to_numpy())
         for flavor in FLAVORS
         if f"{RECEIVED}_{flavor}" in by_cell.columns
     }
+    return plot_attention_maps(
+        cells.coordinates, received_and_sent, cells.section_of_cells(), distance_unit=distance_unit
+    )
 
 
 def _by_flavor(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

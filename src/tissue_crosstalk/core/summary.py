@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tissue_crosstalk.core.distance import DistanceBins
+from tissue_crosstalk.core.distance import RECEIVER, DistanceBins
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def plan_summaries(
     for flavor, bins in binned.items():
         check_head(bins.n_heads, sel_head)
         wanted = _known_receivers(receivers, bins.cell_types)
+        table = bins.table(min_bin_count)
+        of_receiver = dict(list(table.groupby(RECEIVER, sort=False)))  # each figure gets what it draws
         draw = functools.partial(
             plot_attention_summary,
-            bins.table(min_bin_count),
             palette=palette,
             n_heads=bins.n_heads,
             max_distance=bins.max_distance,
@@ -81,7 +82,10 @@ def plan_summaries(
         )
         stems = unique_file_names(bins.cell_types)
         head = "" if sel_head is None else f"_head{sel_head}"
-        plans |= {f"{flavor}_{stems[name]}{head}": functools.partial(draw, receiver=name) for name in wanted}
+        plans |= {
+            f"{flavor}_{stems[name]}{head}": functools.partial(draw, of_receiver.get(name, table[:0]), receiver=name)
+            for name in wanted
+        }
     return plans
 
 

@@ -108,9 +108,7 @@ class Tissue:
         points = points[:, :2]
         n_cells = len(points)
         where = np.zeros(n_cells, dtype=np.int64) if section is None else np.asarray(section)
-        for name, given in {**values, "section": where}.items():
-            if given.shape != (n_cells,):
-                raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {given.shape}.")
+        check_lengths({**values, "section": where}, n_cells)
         if n_cells == 0:
             raise ParameterError("`coordinates` must hold at least one cell. Got none.")
         if not np.isfinite(points).all():
@@ -138,6 +136,13 @@ class Tissue:
         return f"The {len(self.cells)} largest of {self.n_sections} sections; {addition}."
 
 
+def check_lengths(values: Mapping[str, NDArray[np.generic]], n_cells: int) -> None:
+    """Raise unless arrays, by the names of their parameters, have a value for each cell."""
+    for name, given in values.items():
+        if given.shape != (n_cells,):
+            raise ParameterError(f"`{name}` must have the shape (cell,): expected ({n_cells},), got {given.shape}.")
+
+
 class TissuePanels:
     """How to draw the sections of a tissue: size and limits of panels, and size of dots.
 
@@ -159,8 +164,8 @@ class TissuePanels:
     """
 
     def __init__(self, tissue: Tissue, area: float) -> None:
-        low = np.array([cells.min(axis=0) for cells in tissue.points])  # (section, axis)
-        high = np.array([cells.max(axis=0) for cells in tissue.points])
+        low = np.array([[axis.min() for axis in cells.T] for cells in tissue.points])  # (section, axis)
+        high = np.array([[axis.max() for axis in cells.T] for cells in tissue.points])
         extent = (high - low).max(axis=0)
         extent = np.maximum(extent, max(float(extent.max()), 1e-9) / 4)  # a tissue may be a single row of cells
         self._span = extent * 1.04

@@ -32,6 +32,7 @@ from tissue_crosstalk.core.plots._tissue_panels import (
     TITLE_HEIGHT,
     Tissue,
     TissuePanels,
+    check_lengths,
     draw_cells,
 )
 from tissue_crosstalk.core.plots.attention_matrix import BLUE, RED, bar_width, sequential_colors
@@ -120,24 +121,70 @@ def plot_attention_map(
     >>> [axes.get_title() for axes in figure.axes[:2]]
     ['received', 'sent']
     """
-    check_flavor(flavor)
-    values = {
-        RECEIVED: np.asarray(received, dtype=np.float64),
-        SENT: np.asarray(sent, dtype=np.float64),
+    of_flavor = plot_attention_maps(
+        coordinates,
+        {flavor: (received, sent)},
+        section,
+        distance_unit=distance_unit,
+        seed=seed,
+        most_sections=most_sections,
+    )
+    return of_flavor[flavor]
+
+
+def plot_attention_maps(
+    coordinates: ArrayLike,
+    received_and_sent: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    section: ArrayLike | None = None,
+    *,
+    distance_unit: str = "",
+    seed: int = 0,
+    most_sections: int = MOST_SECTIONS,
+) -> dict[str, Figure]:
+    """Draw a map of each of several flavors, of which the cells are put in order once.
+
+    Parameters
+    ----------
+    coordinates, section, distance_unit, seed, most_sections
+        As of :func:`plot_attention_map`, which says what is refused, too.
+    received_and_sent
+        Two arrays of shape (cell,) by flavor.
+
+    Returns
+    -------
+    dict
+        What :func:`plot_attention_map` returns, by flavor.
+    """
+    by_flavor = {
+        flavor: {RECEIVED: np.asarray(received, dtype=np.float64), SENT: np.asarray(sent, dtype=np.float64)}
+        for flavor, (received, sent) in received_and_sent.items()
     }
-    tissue = Tissue.of(coordinates, section, values=values, seed=seed, most_sections=most_sections)
+    for flavor in by_flavor:
+        check_flavor(flavor)
+    tissue = Tissue.of(coordinates, section, values={}, seed=seed, most_sections=most_sections)
+    for values in by_flavor.values():
+        _check(values, len(np.asarray(coordinates)))
+    drawn = np.concatenate(tissue.cells)
+    figures: dict[str, Figure] = {}
+    with figure_style():
+        for flavor, values in by_flavor.items():
+            scales = {name: _Scale.of(given[drawn]) for name, given in values.items()}
+            if all(np.isnan(given[drawn]).all() for given in values.values()):
+                figures[flavor] = sentence("No attention to draw: it was not computed for any of these cells.")
+            else:
+                figures[flavor] = _draw(tissue, values, scales, flavor=flavor, distance_unit=distance_unit, seed=seed)
+    return figures
+
+
+def _check(values: Mapping[str, NDArray[np.float64]], n_cells: int) -> None:
+    """Raise unless there is a value of each cell, at least 0 or nan."""
+    check_lengths(values, n_cells)
     for name, given in values.items():
         wrong = (given < 0) | np.isinf(given)
         if wrong.any():
             raise ParameterError(
                 f"`{name}` must hold numbers of at least 0, or nan. Got {float(given[np.argmax(wrong)])!r} instead."
             )
-    drawn = np.concatenate(tissue.cells)
-    scales = {name: _Scale.of(given[drawn]) for name, given in values.items()}
-    with figure_style():
-        if all(np.isnan(given[drawn]).all() for given in values.values()):
-            return sentence("No attention to draw: it was not computed for any of these cells.")
-        return _draw(tissue, values, scales, flavor=flavor, distance_unit=distance_unit, seed=seed)
 
 
 @dataclass(frozen=True)

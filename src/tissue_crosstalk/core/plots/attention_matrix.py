@@ -25,6 +25,7 @@ from tissue_crosstalk.core.plots._layout import (
     check_colors,
     check_flavor,
     key_width,
+    part_squares,
     shorten,
     text_height,
     text_width,
@@ -347,11 +348,7 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], colors: Colormap) -> A
         linewidth=0.8,
         label="_no edges",
     )
-    between = np.arange(1, len(matrix)) - 0.5
-    axes.set_xticks(between, minor=True)
-    axes.set_yticks(between, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.6)
-    axes.tick_params(which="minor", length=0)
+    part_squares(axes, len(matrix), len(matrix), linewidth=0.6)
     axes.spines[:].set_visible(False)
     return image
 

@@ -23,6 +23,7 @@ from tissue_crosstalk.core.plots._layout import (
     Canvas,
     key_height,
     key_width,
+    part_squares,
     shorten,
     text_height,
     text_width,
@@ -335,10 +336,8 @@ def name_heatmap_rows(axes: Axes, palette: Mapping[str, str], n_columns: int) ->
     axes.set_yticks(np.arange(len(palette)), [shorten(name) for name in palette])
     for label, color in zip(axes.get_yticklabels(), palette.values(), strict=True):
         label.set_color(readable_on_white(color))
-    axes.set_xticks(np.arange(1, n_columns) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(palette)) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.7)
-    axes.tick_params(which="both", length=0)
+    part_squares(axes, len(palette), n_columns, linewidth=0.7)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 

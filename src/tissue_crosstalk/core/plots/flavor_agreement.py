@@ -22,6 +22,7 @@ from tissue_crosstalk.core.plots._layout import (
     counts_of,
     key_height,
     key_width,
+    part_squares,
     shorten,
     text_height,
     text_width,
@@ -198,10 +199,8 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], flavors: Sequence[str]
         axes.text(column, row, text, ha="center", va="center", color="white" if abs(value) > 0.72 else DARK)
     axes.set_xticks(number, flavors, rotation=45, ha="right", va="top", rotation_mode="anchor")
     axes.set_yticks(number, flavors)
-    axes.set_xticks(number[1:] - 0.5, minor=True)
-    axes.set_yticks(number[1:] - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.0)
-    axes.tick_params(which="both", length=0, pad=4)
+    part_squares(axes, len(number), len(number), linewidth=1.0)
+    axes.tick_params(length=0, pad=4)
     axes.spines[:].set_visible(False)
 
 

@@ -24,6 +24,7 @@ from tissue_crosstalk.core.plots._layout import (
     key_columns,
     key_height,
     key_width,
+    part_squares,
     shorten,
     text_height,
     text_width,
@@ -284,10 +285,8 @@ def _draw_pairs(axes: Axes, pairs: _Pairs, numbers: Sequence[int]) -> None:
     axes.set_facecolor("#e6e6e6")  # where a head has no edge of the pair
     axes.set_xticks(np.arange(len(numbers)), [str(number) for number in numbers])
     axes.set_yticks([])
-    axes.set_xticks(np.arange(1, len(numbers)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(pairs.names)) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.8)
-    axes.tick_params(which="both", length=0)
+    part_squares(axes, len(pairs.names), len(numbers), linewidth=0.8)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 

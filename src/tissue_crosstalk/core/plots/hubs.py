@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from tissue_crosstalk.core.errors import ParameterError, listing
 from tissue_crosstalk.core.hubs import ISOLATED
 from tissue_crosstalk.core.plots._layout import (
     Canvas,
+    part_squares,
     shorten,
     text_height,
     text_width,
@@ -94,10 +94,11 @@ def plot_hub_composition(hubs: pd.DataFrame, *, order: Sequence[str] | None = No
     in_hub = hub != ISOLATED
     n_isolated = int((~in_hub).sum())
     numbers, inverse, sizes = np.unique(hub[in_hub], return_inverse=True, return_counts=True)
-    shares = hubs[cell_types].to_numpy(dtype=np.float64)[in_hub]  # (cell in a hub, type)
-    mean = np.zeros((len(numbers), len(cell_types)))
-    np.add.at(mean, inverse, shares)
-    mean /= sizes[:, None]
+    sums = [
+        np.bincount(inverse, weights=hubs[name].to_numpy(dtype=np.float64)[in_hub], minlength=len(numbers))
+        for name in cell_types
+    ]
+    mean = np.column_stack(sums) / sizes[:, None]
     with figure_style():
         if not len(numbers):
             return sentence(f"There is no hub: no cell has a strong neighbor ({_cells(n_isolated)}).")
@@ -201,10 +202,7 @@ def _draw_composition(
     image = axes.imshow(mean, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
     name_hub_rows(axes, hubs, rows)
     name_columns(axes, names)
-    axes.set_xticks(np.arange(1, n_types) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, n_hubs) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.8)
-    axes.tick_params(which="minor", length=0)
+    part_squares(axes, n_hubs, n_types, linewidth=0.8)
     axes.spines[:].set_visible(False)
     if annotated:
         for (hub, cell_type), value in np.ndenumerate(mean):
@@ -225,7 +223,8 @@ def _draw_composition(
 
 def _draw_map(tissue: Tissue, hub: NDArray[np.int64], *, distance_unit: str) -> Figure:
     """Draw one panel per section; `hub` is of shape (cell,)."""
-    sizes = Counter(hub.tolist())
+    numbers, counts = np.unique(hub, return_counts=True)
+    sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
     palette = hub_palette(sizes)
     shades = to_rgba_array([*hub_colors(max(palette) + 1), ISOLATED_COLOR])  # the last is that of hub -1
     labels = [_name_and_size(one, sizes[one]) for one in palette]
