@@ -131,7 +131,9 @@ def norm_factors(network: CrossAttentionNetwork) -> dict[str, torch.Tensor | Non
     """
     import torch
 
-    with torch.inference_mode():
+    from tissue_crosstalk.core.network import in_one_thread
+
+    with torch.inference_mode(), in_one_thread():
         output = network.attention_layer.W_O.double().transpose(0, 1)  # (head, embed, d)
         genes = network.linear_head.weight.double() @ output  # (head, gene, d)
 

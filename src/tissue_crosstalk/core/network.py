@@ -21,7 +21,8 @@ loads into the same module.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -296,15 +297,32 @@ def each_block(function: Callable[[slice], None], n_rows: int, size: int, device
         with torch.inference_mode(inference), torch.no_grad():
             function(block)
 
-    all_threads = torch.get_num_threads()
-    try:
+    with _restored_threads():
         for _ in in_order(alone, blocks, n_threads):
             pass
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Compute in the thread that asks for it: for small factorizations, others lose more time than they save."""
+    with _restored_threads():
+        torch.set_num_threads(1)
+        yield
+
+
+@contextmanager
+def _restored_threads() -> Iterator[None]:
+    """Set torch's number of threads in the end to what it was: threads that start later take what was set last."""
+    before = torch.get_num_threads()
+    try:
+        yield
     finally:
-        torch.set_num_threads(all_threads)  # threads that are started later take the number that was set last
+        torch.set_num_threads(before)
 
 
-def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = ROW_BLOCK) -> Tensor:
+def in_row_blocks(
+    function: Callable[..., Tensor], *rows: Tensor, size: int = ROW_BLOCK, out: Tensor | None = None
+) -> Tensor:
     """Apply `function` to rows in blocks of one size, the last one padded with zeros.
 
     Parameters
@@ -315,6 +333,8 @@ def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = RO
         Tensors of equally many rows.
     size
         Rows in a block.
+    out
+        Where the result goes, as many rows; None: to memory of its own.
     """
     n_rows = rows[0].shape[0]
 
@@ -325,18 +345,18 @@ def in_row_blocks(function: Callable[..., Tensor], *rows: Tensor, size: int = RO
             part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, size - n_part]) for p in part]
         return function(*part)[:n_part]
 
-    if n_rows <= size:
+    if n_rows <= size and out is None:
         return apply(slice(0, n_rows)) if n_rows else function(*rows)
-    first = apply(slice(0, size))
-    out = first.new_empty((n_rows, *first.shape[1:]))
-    out[:size] = first
+    first = apply(slice(0, min(size, n_rows)))
+    result = first.new_empty((n_rows, *first.shape[1:])) if out is None else out
+    result[: len(first)] = first
 
     def write(block: slice) -> None:
         own = slice(size + block.start, size + block.stop)
-        out[own] = apply(own)
+        result[own] = apply(own)
 
-    each_block(write, n_rows - size, size, first.device)
-    return out
+    each_block(write, n_rows - len(first), size, first.device)
+    return result
 
 
 class CrossAttentionNetwork(nn.Module):
@@ -446,7 +466,8 @@ class CrossAttentionNetwork(nn.Module):
             )
             return KeyValueMap(*maps, form=form)
         affine = torch.cat([centred, centred_bias[:, None]], dim=1).cpu().double() / math.sqrt(width)
-        triangle = torch.linalg.qr(affine, mode="r").R.to(centred)
+        with in_one_thread():
+            triangle = torch.linalg.qr(affine, mode="r").R.to(centred)
         return KeyValueMap(*maps, factor=(triangle[:, :-1].t().contiguous(), triangle[:, -1].contiguous()))
 
     def senders(self, expression: Tensor, *, blocks: bool = False, key_value_map: KeyValueMap | None = None) -> Senders:
@@ -479,13 +500,29 @@ class CrossAttentionNetwork(nn.Module):
         mlp, n_embed = self.pos_coef_mlp, self.settings.n_nn_embed
         first = mlp.nn[0]
         assert isinstance(first, nn.Linear)
-        by_sender = self._rowwise(lambda rows: F.linear(rows, first.weight[:, :n_embed]), embedding, blocks=blocks)
         by_label = F.linear(self.ct_embed.weight, first.weight[:, n_embed:], first.bias)
+        label = self.ct_embed.weight.to(embedding.dtype)
+
+        def of_sender(rows: Tensor) -> Tensor:
+            return F.linear(rows, first.weight[:, :n_embed])
 
         # [embedding ; label embedding] is the sum of both, each with zeros in the other's place.
-        padded_embedding = F.pad(embedding, (0, self.settings.n_label_embed))
-        padded_label = F.pad(self.ct_embed.weight, (n_embed, 0)).to(embedding.dtype)
-        inputs, hidden = PairSums(padded_embedding, padded_label), PairSums(by_sender, by_label)
+        if torch.is_grad_enabled():
+            padded_embedding = F.pad(embedding, (0, self.settings.n_label_embed))
+            inputs = PairSums(padded_embedding, F.pad(label, (n_embed, 0)))
+            hidden = PairSums(self._rowwise(of_sender, embedding, blocks=blocks), by_label)
+        else:  # straight into the tables that would be joined of these
+            n_senders = len(embedding)
+            both = embedding.new_zeros(n_senders + self.n_labels, n_embed + self.settings.n_label_embed)
+            both[:n_senders, :n_embed], both[n_senders:, n_embed:] = embedding, label
+            inputs = PairSums.of_joined(both, n_senders)
+            both = embedding.new_empty(n_senders + self.n_labels, first.out_features)
+            if blocks:
+                in_row_blocks(of_sender, embedding, size=self.row_block, out=both[:n_senders])
+            else:
+                both[:n_senders] = of_sender(embedding)
+            both[n_senders:] = by_label
+            hidden = PairSums.of_joined(both, n_senders)
 
         def coefficients(sender: Tensor, label: Tensor) -> Tensor:
             sender, label = sender.squeeze(1), label.squeeze(1)

@@ -48,6 +48,13 @@ class PairSums:
         # for all parts: that is a copy of them.
         self._both = torch.cat([first.detach(), second.detach()])
 
+    @classmethod
+    def of_joined(cls, both: Tensor, n_first: int) -> PairSums:
+        """Return the sums of the first rows of a table with the others, where no gradients are wanted."""
+        sums = cls.__new__(cls)
+        sums._first, sums._second, sums._both = both[:n_first], both[n_first:], both
+        return sums
+
     def __call__(self, first_row: Tensor, second_row: Tensor) -> Tensor:
         """Return ``first[first_row] + second[second_row]``, (pair, column).
 
