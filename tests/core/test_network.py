@@ -137,6 +137,27 @@ def test_each_block_is_of_one_thread_and_mode(three_threads: None, inference: bo
     assert number == [3]
 
 
+def test_a_single_block_is_of_one_thread_too(three_threads: None) -> None:
+    """A cell's result must not depend on how many others are computed with it."""
+    seen: list[tuple[slice, int]] = []
+    with torch.no_grad():
+        each_block(lambda block: seen.append((block, torch.get_num_threads())), 3, 4, torch.device("cpu"))
+        in_row_blocks(
+            lambda rows: seen.append((slice(len(rows)), torch.get_num_threads())) or rows, torch.ones(9, 1), size=4
+        )
+    assert [block for block, _ in seen] == [slice(0, 3), *[slice(None, 4)] * 3]
+    assert {number for _, number in seen} == {1}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 4, 5])
+def test_rows_are_written_where_they_are_wanted(n_rows: int) -> None:
+    rows, place = torch.arange(2.0 * n_rows).view(n_rows, 2), torch.full((n_rows + 1, 1), -1.0)
+    found = in_row_blocks(lambda part: part.sum(dim=1, keepdim=True), rows, size=4, out=place[:n_rows])
+    assert not n_rows or found.data_ptr() == place.data_ptr()
+    assert place.squeeze(1).tolist() == [*rows.sum(dim=1).tolist(), -1.0]
+
+
 def test_what_a_block_raises_is_raised(three_threads: None) -> None:
     def fail(block: slice) -> None:
         if block.start == 8:

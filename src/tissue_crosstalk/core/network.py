@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -273,7 +273,8 @@ def each_block(function: Callable[[slice], None], n_rows: int, size: int, device
     """Call `function` with each block of rows: on a CPU side by side, each in one thread.
 
     An operation that is shared between threads waits for the slowest of them, so that another program on one core, or
-    the writing of files, would stop all of them, many times per block.
+    the writing of files, would stop all of them, many times per block. And it may round otherwise with other numbers of
+    threads: a block is of one thread also where there is only one block.
 
     Parameters
     ----------
@@ -286,9 +287,11 @@ def each_block(function: Callable[[slice], None], n_rows: int, size: int, device
     """
     blocks = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
     n_threads = min(torch.get_num_threads(), len(blocks))
-    if n_threads < 2 or device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        for block in blocks:
-            function(block)
+    is_alone = device.type == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    if n_threads < 2 or not is_alone:
+        with in_one_thread() if is_alone else nullcontext():
+            for block in blocks:
+                function(block)
         return
     inference = torch.is_inference_mode_enabled()  # which each thread has for itself, as the number of threads
 
@@ -345,18 +348,20 @@ def in_row_blocks(
             part = [F.pad(p, [0, 0] * (p.dim() - 1) + [0, size - n_part]) for p in part]
         return function(*part)[:n_part]
 
-    if n_rows <= size and out is None:
-        return apply(slice(0, n_rows)) if n_rows else function(*rows)
-    first = apply(slice(0, min(size, n_rows)))
-    result = first.new_empty((n_rows, *first.shape[1:])) if out is None else out
-    result[: len(first)] = first
+    if not n_rows:
+        return function(*rows) if out is None else out
+    made = [] if out is None else [out]
 
     def write(block: slice) -> None:
-        own = slice(size + block.start, size + block.stop)
-        result[own] = apply(own)
+        part = apply(block)
+        if not made:
+            made.append(part.new_empty((n_rows, *part.shape[1:])))
+        made[0][block] = part
 
-    each_block(write, n_rows - len(first), size, first.device)
-    return result
+    # The first one by itself, which shows how wide the result is.
+    each_block(write, min(size, n_rows), size, rows[0].device)
+    each_block(lambda block: write(slice(size + block.start, size + block.stop)), n_rows - size, size, rows[0].device)
+    return made[0]
 
 
 class CrossAttentionNetwork(nn.Module):
