@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,3 +33,12 @@ def test_importing_the_package_needs_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print('heavy:', *(name for name in {HEAVY!r} if name in sys.modules), sep='')"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1000"), ("5", "5")])
+def test_threads_wait_at_rest_unless_the_user_wants_otherwise(given: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
+    code = "import tissue_crosstalk.settings, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]  # OpenMP comes with torch, and reads it then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kedro.config import OmegaConfigLoader
 
 from tissue_crosstalk.hooks import (
@@ -15,6 +17,10 @@ from tissue_crosstalk.hooks import (
 )
 from tissue_crosstalk.logs import LiteralLogs
 from tissue_crosstalk.resolvers import RESOLVERS
+
+# Threads that share an operation wait for each other: busily, unless OpenMP is told otherwise before it is loaded. Where
+# another program has a core, that takes several times as long as to wait at rest.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 RECORD = RunRecord()
 HOOKS = (
