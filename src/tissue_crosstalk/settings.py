@@ -18,8 +18,8 @@ from tissue_crosstalk.hooks import (
 from tissue_crosstalk.logs import LiteralLogs
 from tissue_crosstalk.resolvers import RESOLVERS
 
-# Threads that share an operation wait for each other: busily, unless OpenMP is told otherwise before it is loaded. Where
-# another program has a core, that takes several times as long as to wait at rest.
+# Threads that share an operation wait for each other: busily, unless OpenMP is told otherwise before it is loaded.
+# Where another program has a core, that takes several times as long as to wait at rest.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 RECORD = RunRecord()
