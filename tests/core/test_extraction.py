@@ -26,7 +26,7 @@ from tissue_crosstalk.core.flavors import FLAVORS, weigh
 from tissue_crosstalk.core.model import CrosstalkModel
 from tissue_crosstalk.core.model_input import to_anndata
 from tissue_crosstalk.core.neighbors import find_neighbors
-from tissue_crosstalk.core.network import ROW_BLOCK
+from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork
 from tissue_crosstalk.core.shard_jobs import ShardJob, run_here
 from tissue_crosstalk.core.stored import Cells, read_shards
 from tissue_crosstalk.core.tissue_file import open_tissue
@@ -277,6 +277,17 @@ def test_a_device_that_lacks_memory_for_anything_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(attention_module, "sender_rows", scarce)
     with pytest.raises(ParameterError, match=r"cpu lacks memory for 90 cells at once: .* Lower extraction.cells_per_"):
         list(extract_attention(random_model(TISSUE, 7).network, TISSUE, NEIGHBORS, cells_per_shard=90))
+
+
+def test_maps_are_made_in_full_precision_whatever_the_process_is_set_to() -> None:
+    network = CrossAttentionNetwork(64, 3, replace(MODEL.network.settings, n_nn_embed=64, n_kv_dim=64))
+    expected = attention_module.SenderMaps.of(network)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = attention_module.SenderMaps.of(network)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(found.key_value.product, expected.key_value.product)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

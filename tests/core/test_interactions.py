@@ -37,7 +37,7 @@ def effects() -> pd.DataFrame:
                 ("B", "C", "g3", 0.2, 0.02, 0.06, 2.0),
             ],
             columns=["receiver", "sender", "gene", "diff", "p_value", "q_value", "z_score"],
-        ).assign(n_receivers=50, n_hearing=30)
+        ).assign(n_receivers=50, n_hearing=30, held_out=True)
     )
 
 
@@ -90,6 +90,17 @@ def test_nearly_every_pair_is_warned_of(
     assert regions_differ(table) == warned
     assert ("ablation.permute_within=block" in caplog.text) == warned
     assert (f"{n_found} of 6 tested pairs" in caplog.text) == warned
+
+
+def test_effects_of_the_model_at_hand_show_no_regions(
+    effects: pd.DataFrame, ablation: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [(receiver, sender) for receiver in TYPES for sender in TYPES if receiver != sender]
+    found = pd.concat([effects[:1]] * len(pairs), ignore_index=True).assign(
+        receiver=[receiver for receiver, _ in pairs], sender=[sender for _, sender in pairs], held_out=False
+    )
+    assert regions_differ(weigh_interactions(named(found), ablation))
+    assert not caplog.text
 
 
 def test_few_pairs_are_not_warned_of(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -20,7 +18,7 @@ from naive import (
 
 from tissue_crosstalk.core import network as network_module
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.network import CrossAttentionNetwork, Edges, ResMLP, each_block, in_row_blocks
+from tissue_crosstalk.core.network import CrossAttentionNetwork, Edges, ResMLP
 from tissue_crosstalk.core.network_settings import NetworkSettings
 
 N_GENES, N_LABELS, N_SENDERS, N_CELLS, N_NEIGHBORS = 8, 3, 9, 7, 4
@@ -93,88 +91,6 @@ def test_blocks_change_nothing_but_the_rounding() -> None:
     network, case = random_network(N_GENES, N_LABELS).double(), edges_of(1, padded=True)
     for one, other in zip(computed(network, case, blocks=True), computed(network, case, blocks=False), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
-
-
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_blocks_side_by_side_equal_blocks_in_turn(three_threads: None) -> None:
-    """To the bit, the last block shorter than the others."""
-    network = random_network(N_GENES, N_LABELS)
-    rows = torch.rand(4 * 64 + 7, N_GENES)
-    with torch.inference_mode():
-        several = in_row_blocks(network.nn_embed, rows, size=64)
-        torch.set_num_threads(1)
-        one = in_row_blocks(network.nn_embed, rows, size=64)
-    assert len(several) == len(rows)
-    assert torch.equal(several, one)
-    assert several.is_inference()
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_each_block_is_of_one_thread_and_mode(three_threads: None, inference: bool) -> None:
-    seen = []
-
-    def look(block: slice) -> None:
-        modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-        seen.append((block.start, block.stop, threading.get_ident(), torch.get_num_threads(), *modes))
-
-    with torch.inference_mode(inference), torch.no_grad():
-        each_block(look, 10, 4, torch.device("cpu"))
-    assert sorted(one[:2] for one in seen) == [(0, 4), (4, 8), (8, 10)]
-    assert threading.get_ident() not in {one[2] for one in seen}
-    assert {one[3:] for one in seen} == {(1, inference, False)}
-    assert torch.get_num_threads() == 3
-    number = []
-    later = threading.Thread(target=lambda: number.append(torch.get_num_threads()))
-    later.start()
-    later.join()
-    assert number == [3]
-
-
-def test_a_single_block_is_of_one_thread_too(three_threads: None) -> None:
-    """A cell's result must not depend on how many others are computed with it."""
-    seen: list[tuple[slice, int]] = []
-    with torch.no_grad():
-        each_block(lambda block: seen.append((block, torch.get_num_threads())), 3, 4, torch.device("cpu"))
-        in_row_blocks(
-            lambda rows: seen.append((slice(len(rows)), torch.get_num_threads())) or rows, torch.ones(9, 1), size=4
-        )
-    assert [block for block, _ in seen] == [slice(0, 3), *[slice(None, 4)] * 3]
-    assert {number for _, number in seen} == {1}
-    assert torch.get_num_threads() == 3
-
-
-@pytest.mark.parametrize("n_rows", [0, 1, 4, 5])
-def test_rows_are_written_where_they_are_wanted(n_rows: int) -> None:
-    rows, place = torch.arange(2.0 * n_rows).view(n_rows, 2), torch.full((n_rows + 1, 1), -1.0)
-    found = in_row_blocks(lambda part: part.sum(dim=1, keepdim=True), rows, size=4, out=place[:n_rows])
-    assert not n_rows or found.data_ptr() == place.data_ptr()
-    assert place.squeeze(1).tolist() == [*rows.sum(dim=1).tolist(), -1.0]
-
-
-def test_what_a_block_raises_is_raised(three_threads: None) -> None:
-    def fail(block: slice) -> None:
-        if block.start == 8:
-            raise torch.OutOfMemoryError("no memory")
-
-    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError, match="no memory"):
-        each_block(fail, 100, 4, torch.device("cpu"))
-    assert torch.get_num_threads() == 3
-
-
-def test_blocks_with_gradients_are_done_in_turn(three_threads: None) -> None:
-    """Where they are recorded: that is kept by each thread for itself."""
-    weight = torch.ones(3, requires_grad=True)
-    with torch.enable_grad():
-        in_row_blocks(lambda rows: rows * weight, torch.ones(9, 3), size=2).sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.tolist() == [9.0] * 3
 
 
 def test_float32_is_near_the_formulas() -> None:

@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from tissue_crosstalk.core.devices import full_precision
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import norm_factors, sender_norms
 from tissue_crosstalk.core.neighbors import Neighbors
@@ -21,9 +22,9 @@ from tissue_crosstalk.core.network import (
     Edges,
     KeyValueMap,
     Senders,
-    each_block,
 )
 from tissue_crosstalk.core.spatial_order import shards
+from tissue_crosstalk.core.torch_threads import each_block
 
 if TYPE_CHECKING:
     from tissue_crosstalk.core.tissue import PreparedTissue
@@ -77,8 +78,8 @@ class SenderMaps:
 
     @classmethod
     def of(cls, network: CrossAttentionNetwork) -> SenderMaps:
-        """Make those of a network, as its weights are now."""
-        with torch.inference_mode():
+        """Make those of a network, as its weights are now: in full precision, whatever the rest is in."""
+        with torch.inference_mode(), full_precision():
             return cls(network.key_value_map(), norm_factors(network))
 
 

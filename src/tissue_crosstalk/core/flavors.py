@@ -131,7 +131,7 @@ def norm_factors(network: CrossAttentionNetwork) -> dict[str, torch.Tensor | Non
     """
     import torch
 
-    from tissue_crosstalk.core.network import in_one_thread
+    from tissue_crosstalk.core.torch_threads import in_one_thread
 
     with torch.inference_mode(), in_one_thread():
         output = network.attention_layer.W_O.double().transpose(0, 1)  # (head, embed, d)

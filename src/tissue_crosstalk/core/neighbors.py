@@ -23,7 +23,7 @@ RECEIVERS_AT_ONCE = 100_000
 """Cells whose neighbors are searched at once."""
 
 AHEAD_BYTES = 2**28
-"""Of neighbors of several sections that wait to be written."""
+"""Of neighbors of sections that wait to be written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def neighbors_by_section(
 ) -> Iterator[Iterator[tuple[npt.NDArray[np.intp], Neighbors]]]:
     """Search the neighbors of each section from now on, beside what is done meanwhile.
 
-    All sections are checked before the first is searched; memory is that of one section's neighbors, or
-    :data:`AHEAD_BYTES`.
+    All sections are checked before the first is searched. Memory is that of the section that is taken, and of others up
+    to :data:`AHEAD_BYTES`; a larger one is searched when it is asked for.
 
     Yields
     ------

@@ -21,8 +21,7 @@ loads into the same module.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +32,7 @@ from torch.nn import functional as F
 
 from tissue_crosstalk.core.network_settings import NetworkSettings
 from tissue_crosstalk.core.ordered_gradients import PairSums, gather_rows, gram, weighted_sums
-from tissue_crosstalk.core.threads import in_order
+from tissue_crosstalk.core.torch_threads import each_block, in_one_thread
 
 ROW_BLOCK = 1024
 """Rows per matrix product at inference.
@@ -267,60 +266,6 @@ class Edges:
             None if self.absent is None else self.absent.to(device),
             None if self.order is None else self.order.to(device),
         )
-
-
-def each_block(function: Callable[[slice], None], n_rows: int, size: int, device: torch.device) -> None:
-    """Call `function` with each block of rows: on a CPU side by side, each in one thread.
-
-    An operation that is shared between threads waits for the slowest of them, so that another program on one core, or
-    the writing of files, would stop all of them, many times per block. And it may round otherwise with other numbers of
-    threads: a block is of one thread also where there is only one block.
-
-    Parameters
-    ----------
-    function
-        Writes what it makes of some rows where no other block does.
-    n_rows, size
-        How many rows there are, and how many a block has; the last one has fewer.
-    device
-        Where it computes.
-    """
-    blocks = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
-    n_threads = min(torch.get_num_threads(), len(blocks))
-    is_alone = device.type == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    if n_threads < 2 or not is_alone:
-        with in_one_thread() if is_alone else nullcontext():
-            for block in blocks:
-                function(block)
-        return
-    inference = torch.is_inference_mode_enabled()  # which each thread has for itself, as the number of threads
-
-    def alone(block: slice) -> None:
-        torch.set_num_threads(1)
-        with torch.inference_mode(inference), torch.no_grad():
-            function(block)
-
-    with _restored_threads():
-        for _ in in_order(alone, blocks, n_threads):
-            pass
-
-
-@contextmanager
-def in_one_thread() -> Iterator[None]:
-    """Compute in the thread that asks for it: for small factorizations, others lose more time than they save."""
-    with _restored_threads():
-        torch.set_num_threads(1)
-        yield
-
-
-@contextmanager
-def _restored_threads() -> Iterator[None]:
-    """Set torch's number of threads in the end to what it was: threads that start later take what was set last."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_row_blocks(
@@ -728,7 +673,7 @@ def patterns_by_head(of_edge: Tensor, reach: Tensor, absent: Tensor | None, dumm
     n_cells, n_neighbors, width = of_edge.shape
     base, coefficient = torch.split(of_edge.permute(2, 0, 1), width // 2)
     score = torch.addcmul(base, coefficient, reach, value=-1)
-    with_dummy = of_edge.new_empty(width // 2, n_cells, n_neighbors + 1)
+    with_dummy = score.new_empty(width // 2, n_cells, n_neighbors + 1)
     with_dummy[..., :-1] = score if absent is None else score.masked_fill(absent, -math.inf)
     with_dummy[..., -1] = dummy_score
     return torch.softmax(with_dummy, dim=2)[..., :-1]

@@ -120,7 +120,7 @@ def ahead(
     bytes_of
         Memory that the result of a task needs.
     most_bytes
-        Of all results that wait to be taken, if there is more than one.
+        Of all results that wait to be taken. A task whose result is larger by itself is done when it is asked for.
 
     Yields
     ------
@@ -137,19 +137,21 @@ def ahead(
     left = deque(tasks)
     pool = ThreadPoolExecutor(1)
 
-    def begin() -> None:
-        while left and (not waiting or sum(held for _, held in waiting) + bytes_of(left[0]) <= most_bytes):
+    def begin(most: float) -> None:
+        while left and sum(held for _, held in waiting) + bytes_of(left[0]) <= most:
             task = left.popleft()
             waiting.append((pool.submit(function, task), bytes_of(task)))
 
     def results() -> Iterator[_R]:
-        while waiting:
-            result = waiting[0][0].result()
+        while waiting or left:
+            if not waiting:
+                begin(bytes_of(left[0]))
+            result = [waiting[0][0].result()]
             waiting.popleft()
-            begin()
-            yield result
+            begin(most_bytes)
+            yield result.pop()  # and is not held here
 
-    begin()
+    begin(most_bytes)
     try:
         yield results()
     finally:

@@ -141,18 +141,6 @@ def quick_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-@contextmanager
-def _collection_by_hand() -> Iterator[None]:
-    """Switch Python's garbage collector off inside a ``with`` block: while a figure is made, all of it is in use."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = PNG_DPI) -> Path:
     """Write a figure so that the file appears whole or not at all, and the same figure gives the same bytes.
 
@@ -220,7 +208,7 @@ def save_here(
     figures: Iterable[tuple[str, Figure | Callable[[], Figure]]], folder: Path, suffixes: Sequence[str]
 ) -> None:
     """Write figures as :func:`save_figures` does, by this process alone."""
-    with ThreadPoolExecutor(1) as others, _collection_by_hand():
+    with ThreadPoolExecutor(1) as others:
         writing: list[Future[None]] = []
         for stem, given in figures:
             figure = given() if callable(given) else given
@@ -230,8 +218,6 @@ def save_here(
                 while writing:  # one waits at most: a queue of pixels could grow long
                     writing.pop().result()  # raises what went wrong
                 writing.append(others.submit(_write, content, target))
-            del figure, given
-            gc.collect(0)
         for one in writing:
             one.result()
 

@@ -54,11 +54,11 @@ def _genes(results: StudyResults) -> Iterator[Block]:
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
         "for another reason, can be found as well."
     )
-    if regions_differ(interactions):
+    if regions_differ(interactions) and effects["held_out"].all():
         caution += (
             " Here more than half of the pairs are found, which senders alone hardly make: expression probably follows "
-            "regions of the tissue. Compare with ablation.permute_within=block and more, smaller blocks "
-            "(ablation.blocks_per_fold=20)."
+            "regions of the tissue. Compare with permutations within small blocks (ablation.permute_within=block, "
+            "ablation.blocks_per_fold=20 or more)."
         )
     yield Text((words, caution))
     for png, alt, caption in (
