@@ -17,6 +17,7 @@ import pytest
 from commands import Begun, Kedro
 from sessions import give_store, run_project
 from tissue_crosstalk.core.errors import OutputError, ResultError
+from tissue_crosstalk.hooks.one_run_per_study import TERMINATED
 from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, Process, StudyLock, end_killed_runs
 from tissue_crosstalk.tracking_store import make_store
 
@@ -211,6 +212,30 @@ def test_a_run_that_is_asked_to_end_says_so_in_mlflow(
     assert run.wait().returncode == code
     assert statuses(tmp_path) == [KILLED]
     assert not (tmp_path / LOCKS / "demo.json").read_text()
+
+
+SWALLOWS = """
+import os, signal, time
+from tissue_crosstalk.hooks import one_run_per_study
+
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+one_run_per_study.AGAIN_AFTER = 0.5
+signal.signal(signal.SIGTERM, one_run_per_study._terminate)
+Swallows()  # what is raised in its end is told of, and lost
+print("goes on", flush=True)
+time.sleep(30)
+"""
+
+
+def test_an_end_that_is_swallowed_comes_again() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=25, check=False)
+    assert "goes on" in done.stdout
+    assert "SystemExit" in done.stderr
+    assert done.returncode == TERMINATED
 
 
 @pytest.mark.slow

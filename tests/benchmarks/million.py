@@ -135,7 +135,7 @@ def arithmetic(root: Path, model_folder: Path) -> dict[str, float]:
     n_columns = 1 + sum(k - 1 for k in CANDIDATE_CLUSTERS)
     return {
         "extraction": operations(model.network, stored.cells.n_cells, n_pairs),
-        "hubs": 2.0 * n_rows**2 * (n_types + 2 + n_columns),
+        "hubs": float(n_rows) ** 2 * (n_types + 2 + 2 * n_columns),  # a distance is of two rows, and summed for each
         "pairs per cell": n_pairs / stored.cells.n_cells,
         "distinct compositions": float(n_rows),
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import json
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,9 @@ from tissue_crosstalk.study_lock import KILLED, LOCKS, PROCESS_TAG, RUNNING, Pro
 
 TERMINATED: Final = 128 + signal.SIGTERM
 """Exit code of a process that was asked to end, as shells have it."""
+
+AGAIN_AFTER: Final = 5.0
+"""Seconds after which SIGTERM is heard again, where the process has not ended."""
 
 
 class OneRunPerStudy:
@@ -143,7 +148,15 @@ def _tags_of_new_runs(tags: Mapping[str, str]) -> Iterator[None]:
 
 
 def _terminate(*_: object) -> None:
+    """End the process by an exception, and again after a while: a destructor or a callback may have swallowed it."""
+    _thread.start_new_thread(_terminate_again, ())  # takes none of the locks that the interrupted code may hold
     sys.exit(TERMINATED)
+
+
+def _terminate_again() -> None:
+    time.sleep(AGAIN_AFTER)
+    if signal.getsignal(signal.SIGTERM) is _terminate:  # else the run has been left in the meantime
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # which wakes it, too
 
 
 def _folders(names: Iterable[str], catalog: DataCatalog) -> set[Path]:
