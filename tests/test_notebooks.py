@@ -84,6 +84,7 @@ def test_no_logic_of_their_own(path: Path) -> None:
     assert not [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, logic)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_hook_strips_what_jupyter_adds(path: Path, tmp_path: Path) -> None:
     """To the byte: a notebook that was only executed is no change."""

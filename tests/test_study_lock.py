@@ -231,6 +231,7 @@ time.sleep(30)
 """
 
 
+@pytest.mark.slow
 def test_an_end_that_is_swallowed_comes_again() -> None:
     done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=25, check=False)
     assert "goes on" in done.stdout

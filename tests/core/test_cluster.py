@@ -115,6 +115,7 @@ class Signed:
         yield from self.job.compute(number)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_in_one_process(
     client: Any, tmp_path: Path, model_input: ad.AnnData, expected: dict[str, bytes]
 ) -> None:

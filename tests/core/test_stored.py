@@ -576,6 +576,7 @@ def test_tables_that_were_cut(folder: str, tmp_path: Path) -> None:
         list(read_shards(datasets["attention_patterns"], datasets["nn_idxs"], Cells.read(datasets["cells"])))
 
 
+@pytest.mark.slow
 def test_rows_that_a_file_cannot_hold(tmp_path: Path) -> None:
     write_small(tmp_path)
     file = tmp_path / "nn_idxs" / tables.shard_file(0)

@@ -293,6 +293,7 @@ class TestSaving:
         for name in names:
             assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "drawn" / name).read_bytes()
 
+    @pytest.mark.slow
     def test_other_processes_draw_their_share(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("joblib.cpu_count", lambda: 2)
         record = tmp_path / "processes"
@@ -302,6 +303,7 @@ class TestSaving:
         assert sorted(int(path.name) for path in record.iterdir()) == list(range(24))
         assert len({path.read_text() for path in record.iterdir()}) == 2
 
+    @pytest.mark.slow
     def test_what_other_processes_cannot_draw_is_drawn_here(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
