@@ -87,7 +87,7 @@ def test_nearly_every_pair_is_warned_of(
     )
     table = weigh_interactions(named(one_gene), ablation)
     assert count_pairs(table) == (n_found, 6)
-    assert regions_differ(table) == warned
+    assert regions_differ(table, one_gene) == warned
     assert ("ablation.permute_within=block" in caplog.text) == warned
     assert (f"{n_found} of 6 tested pairs" in caplog.text) == warned
 
@@ -99,7 +99,9 @@ def test_effects_of_the_model_at_hand_show_no_regions(
     found = pd.concat([effects[:1]] * len(pairs), ignore_index=True).assign(
         receiver=[receiver for receiver, _ in pairs], sender=[sender for _, sender in pairs], held_out=False
     )
-    assert regions_differ(weigh_interactions(named(found), ablation))
+    table = weigh_interactions(named(found), ablation)
+    assert count_pairs(table) == (6, 6)
+    assert not regions_differ(table, found)
     assert not caplog.text
 
 
@@ -108,7 +110,7 @@ def test_few_pairs_are_not_warned_of(
 ) -> None:
     table = weigh_interactions(effects[:3], ablation)
     assert count_pairs(table) == (1, 1)
-    assert not regions_differ(table)
+    assert not regions_differ(table, effects)
     assert not caplog.text
 
 

@@ -118,8 +118,7 @@ def test_users_that_overlap_leave_the_number_of_threads_as_it_was(three_threads:
         blocks: list[int] = []
         with torch.no_grad():
             each_block(lambda _: blocks.append(threading.get_ident()), 9, 4, CPU)
-        numbers["second"] = [*seen, torch.get_num_threads()]
-        assert threading.get_ident() not in blocks  # it has threads again
+        numbers["second"] = [*seen, torch.get_num_threads(), blocks.count(threading.get_ident())]
 
     users = [threading.Thread(target=first), threading.Thread(target=second)]
     for user in users:
@@ -129,7 +128,7 @@ def test_users_that_overlap_leave_the_number_of_threads_as_it_was(three_threads:
     later = threading.Thread(target=lambda: numbers.update(later=[torch.get_num_threads()]))
     later.start()
     later.join()
-    assert numbers == {"first": [3], "second": [1, 3], "later": [3]}
+    assert numbers == {"first": [3], "second": [1, 3, 0], "later": [3]}  # the second has other threads again
 
 
 def test_blocks_within_a_block_are_done_by_its_thread(three_threads: None) -> None:

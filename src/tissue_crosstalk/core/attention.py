@@ -16,13 +16,7 @@ from tissue_crosstalk.core.devices import full_precision
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import norm_factors, sender_norms
 from tissue_crosstalk.core.neighbors import Neighbors
-from tissue_crosstalk.core.network import (
-    ROW_BLOCK,
-    CrossAttentionNetwork,
-    Edges,
-    KeyValueMap,
-    Senders,
-)
+from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, KeyValueMap, Senders
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.torch_threads import each_block
 

@@ -48,7 +48,7 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
 
     Notes
     -----
-    Warns where :func:`regions_differ`, unless the model was trained on the cells.
+    Warns where :func:`regions_differ`.
     """
     changed = effects["q_value"] <= max_q
     tested = pd.DataFrame(
@@ -73,7 +73,7 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
     columns = [*_PAIR, *counts[:4], "n_genes_published", "smallest_q", "top_genes"]
     table = table[columns].sort_values(_PAIR, kind="stable", ignore_index=True)
     n_found, n_tested = count_pairs(table)
-    if regions_differ(table) and effects["held_out"].all():  # else p-values are too small, which was told
+    if regions_differ(table, effects):
         logger.warning(
             "%d of %d tested pairs of types have changed genes, more than senders make: expression probably varies "
             "over the tissue for other reasons. Compare with permutations within small blocks "
@@ -95,19 +95,22 @@ def count_pairs(interactions: pd.DataFrame) -> tuple[int, int]:
     return n_found, int(interactions["smallest_q"].notna().sum())
 
 
-def regions_differ(interactions: pd.DataFrame) -> bool:
+def regions_differ(interactions: pd.DataFrame, effects: pd.DataFrame) -> bool:
     """Tell whether so many pairs have changed genes that these show regions of the tissue rather than senders.
 
     Receivers of one type are taken as alike within a section but for their neighbors. Where their expression follows
-    regions, every type that keeps to one of these seems to change them.
+    regions, every type that keeps to one of these seems to change them. Of cells that the model was trained on, it
+    shows nothing: p-values are too small there.
 
     Parameters
     ----------
     interactions
         Table of :func:`weigh_interactions`.
+    effects
+        Table of which that was made.
     """
     n_found, n_tested = count_pairs(interactions)
-    return n_tested >= MANY_PAIRS and 2 * n_found > n_tested
+    return bool(effects["held_out"].all()) and n_tested >= MANY_PAIRS and 2 * n_found > n_tested
 
 
 def _by_pair(table: pd.DataFrame, column: str) -> Any:

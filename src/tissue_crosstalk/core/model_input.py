@@ -362,7 +362,8 @@ def store_model_input(
 
     Notes
     -----
-    In memory are names, places and types of all cells, the neighbors of one section, and
+    In memory are names, places and types of all cells, the neighbors of one section or up to
+    :data:`~tissue_crosstalk.core.neighbors.AHEAD_BYTES` of several, and
     :data:`~tissue_crosstalk.core.expression.ROWS_AT_ONCE` rows of expression; on disk, for a while, the expression once
     more.
     """

@@ -137,7 +137,7 @@ def ahead(
     left = deque(tasks)
     pool = ThreadPoolExecutor(1)
 
-    def begin(most: float) -> None:
+    def begin(most: int) -> None:
         while left and sum(held for _, held in waiting) + bytes_of(left[0]) <= most:
             task = left.popleft()
             waiting.append((pool.submit(function, task), bytes_of(task)))

@@ -54,7 +54,7 @@ def _genes(results: StudyResults) -> Iterator[Block]:
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
         "for another reason, can be found as well."
     )
-    if regions_differ(interactions) and effects["held_out"].all():
+    if regions_differ(interactions, effects):
         caution += (
             " Here more than half of the pairs are found, which senders alone hardly make: expression probably follows "
             "regions of the tissue. Compare with permutations within small blocks (ablation.permute_within=block, "
