@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tissue_crosstalk.core.threads import MOST_THREADS, ahead, in_order, threads
+from tissue_crosstalk.core.threads import MOST_THREADS, ahead, in_order, share_of, threads
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -55,6 +55,17 @@ def test_threads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, expected in ((1, 1), (2, 2), (256, MOST_THREADS)):
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
         assert threads() == expected
+
+
+@pytest.mark.parametrize(("n_threads", "expected"), [(1, 8), (2, 4), (3, 2), (9, 1)])
+def test_what_is_done_side_by_side_shares_the_threads(n_threads: int, expected: int) -> None:
+    """Also one level further down; who begins it has all of them again."""
+
+    def within(_: int) -> tuple[int, list[int]]:
+        return share_of(8), list(in_order(lambda _: share_of(8), range(2), 2))
+
+    assert list(in_order(within, range(3), n_threads)) == [(expected, [max(expected // 2, 1)] * 2)] * 3
+    assert share_of(8) == 8
 
 
 def test_results_are_made_ahead_as_far_as_memory_goes() -> None:

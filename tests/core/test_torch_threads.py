@@ -10,7 +10,8 @@ import torch
 from naive import random_network
 
 from tissue_crosstalk.core.network import in_row_blocks
-from tissue_crosstalk.core.torch_threads import each_block, in_one_thread
+from tissue_crosstalk.core.threads import in_order
+from tissue_crosstalk.core.torch_threads import each_block, in_one_thread, in_own_threads
 
 CPU = torch.device("cpu")
 
@@ -129,6 +130,28 @@ def test_users_that_overlap_leave_the_number_of_threads_as_it_was(three_threads:
     later.start()
     later.join()
     assert numbers == {"first": [3], "second": [1, 3, 0], "later": [3]}  # the second has other threads again
+
+
+@pytest.mark.parametrize(("n_threads", "expected"), [(1, 6), (2, 3), (4, 1)])
+def test_pieces_of_work_share_the_threads(three_threads: None, n_threads: int, expected: int) -> None:
+    """Both those of an operation and those of blocks side by side."""
+    torch.set_num_threads(6)
+
+    def piece(_: int) -> tuple[int, int]:
+        blocks: set[int] = set()
+        meeting = threading.Barrier(expected, timeout=20)
+
+        def block(_: slice) -> None:
+            blocks.add(threading.get_ident())
+            meeting.wait()
+
+        with torch.no_grad(), in_own_threads():
+            number = torch.get_num_threads()
+            each_block(block, 12, 1, CPU)
+        return number, len(blocks)
+
+    assert list(in_order(piece, range(4), n_threads)) == [(expected, expected)] * 4
+    assert torch.get_num_threads() == 6
 
 
 def test_blocks_within_a_block_are_done_by_its_thread(three_threads: None) -> None:

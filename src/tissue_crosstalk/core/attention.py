@@ -15,7 +15,7 @@ from torch import Tensor
 from tissue_crosstalk.core.devices import full_precision
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.flavors import norm_factors, sender_norms
-from tissue_crosstalk.core.neighbors import Neighbors
+from tissue_crosstalk.core.neighbors import Neighbors, renumber
 from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, Edges, KeyValueMap, Senders
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.torch_threads import each_block
@@ -223,30 +223,9 @@ def attention_of_rows(
     maps
         Of the network, for callers that come with several shards.
     """
-    senders, nn_rows = _renumbered(receivers, neighbors.idx)
+    senders, nn_rows = renumber(neighbors.idx, receivers)
     patterns, norms = compute_shard(network, expression(senders), nn_rows, neighbors.dist, labels[receivers], maps)
     return ShardAttention(receivers, senders, patterns, norms)
-
-
-def _renumbered(
-    receivers: npt.NDArray[np.int64], nn_idx: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return the rows of receivers and neighbors, ascending, and which of them is in each slot; −1 where padded."""
-    # Tables over the range of rows that occur: cells of a shard lie together, and sorting all edges takes longer.
-    first = int(min(receivers[0], nn_idx.min(where=nn_idx >= 0, initial=receivers[0])))
-    occurs = np.zeros(max(int(receivers[-1]), int(nn_idx.max())) + 1 - first, dtype=bool)
-    occurs[receivers - first] = True
-    padded = nn_idx < 0
-    has_padding = bool(padded.any())
-    rows = np.where(padded, receivers[0], nn_idx) - first if has_padding else nn_idx - first
-    occurs[rows.reshape(-1)] = True
-    senders = np.flatnonzero(occurs)
-    number = np.empty(len(occurs), dtype=np.int32)
-    number[senders] = np.arange(len(senders), dtype=np.int32)
-    nn_rows = number[rows]
-    if has_padding:
-        nn_rows[padded] = -1
-    return senders + first, nn_rows
 
 
 def predict(

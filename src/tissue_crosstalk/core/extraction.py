@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -113,7 +114,9 @@ def extract_tables(
         missing = list(store.missing())
         _tell(len(bounds), len(missing))
         job = ExtractionJob(store, source, model_folder, tuple(bounds), device, allow_tf32, uuid.uuid4().hex)
-        return run_missing(store, job, missing, run, description="extracting attention", progress=progress)
+        # Of the process: where shards are done side by side here, none must set it back while others are at work.
+        with full_precision(allow_tf32=allow_tf32):
+            return run_missing(store, job, missing, run, description="extracting attention", progress=progress)
 
 
 @contextmanager
@@ -196,16 +199,23 @@ class ExtractionJob:
     def compute(self, number: int) -> Iterator[tuple[Path, pa.Table | Path]]:
         """Yield the files of a shard."""
         from tissue_crosstalk.core.attention import attention_of_rows
+        from tissue_crosstalk.core.torch_threads import in_own_threads
 
-        model_input, network, maps = _opened(self.run_id, self.model_input, self.model, self.device)
+        with _turn:
+            model_input, network, maps = _opened(self.run_id, self.model_input, self.model, self.device)
         start, stop = self.bounds[number]
         neighbors = model_input.neighbors(start, stop)
         receivers = np.arange(start, stop)
-        with full_precision(allow_tf32=self.allow_tf32):
+        # A GPU is for one shard at a time, which may need all its memory; others are read and written meanwhile.
+        by_turns = nullcontext() if network.device.type == "cpu" else _turn
+        with in_own_threads(), by_turns, full_precision(allow_tf32=self.allow_tf32):
             labels = model_input.cells.labels
             shard = attention_of_rows(network, model_input.expression, neighbors, labels, receivers, maps)
         for name, table in tables.shard_tables(shard, model_input.cells, neighbors).items():
             yield self.store.path(name, number), self.store.stamp(table, number)
+
+
+_turn = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)

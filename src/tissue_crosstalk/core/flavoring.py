@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace
 from tissue_crosstalk.core.fingerprints import fingerprint_of
 from tissue_crosstalk.core.flavors import check_flavors, weigh
+from tissue_crosstalk.core.neighbors import renumber
 from tissue_crosstalk.core.shard_jobs import RunShards, ShardStore, run_here, run_missing
 from tissue_crosstalk.core.stored import shard_files
 
@@ -157,7 +159,9 @@ class FlavoringJob:
         if not tables.same_order([one_head, idx_table]):
             raise ResultError(f"shard {number} of the tables holds different cells: they are of different runs.")
         patterns, nn_idx = tables.patterns_array(attention), tables.slots_array(idx_table)
-        norms, rows = _opened(self.run_id, self.sender_norms, self.cells).of_senders(nn_idx)
+        with _opening:
+            stored_norms = _opened(self.run_id, self.sender_norms, self.cells)
+        norms, rows = stored_norms.of_senders(nn_idx)
         others = attention.drop_columns(terms.neighbor_columns(nn_idx.shape[1]))
         for flavor in weighted:
             table = tables.with_slots(weigh(patterns, norms, rows, flavor), others)
@@ -180,13 +184,13 @@ class _StoredNorms:
         self._read = functools.lru_cache(NORM_FILES_HELD)(lambda file: _read_norms(sender_norms[file]))
         positions = [pq.read_table(file, columns=[terms.POSITION])[terms.POSITION].to_numpy() for file in cells]
         n_cells = sum(map(len, positions))
-        self._file = np.full(n_cells, -1, dtype=np.int32)  # by position
-        self._row = np.zeros(n_cells, dtype=np.int32)
-        for number, own in enumerate(positions):
+        self._starts = np.cumsum([0, *map(len, positions)])  # where each file begins, and where the last one ends
+        self._row = np.full(n_cells + 1, terms.NO_NEIGHBOR, dtype=np.int32)  # by position; the last is a padded slot's
+        for start, own in zip(self._starts, positions, strict=False):
             if len(own) and not 0 <= own.min() <= own.max() < n_cells:
                 break
-            self._file[own], self._row[own] = number, np.arange(len(own))
-        if (self._file < 0).any():
+            self._row[own] = np.arange(start, start + len(own))
+        if (self._row[:-1] < 0).any():
             raise ResultError(
                 f"{terms.SENDER_NORMS} does not hold every cell of table {terms.CELLS!r}. Run the extraction again."
             )
@@ -195,24 +199,21 @@ class _StoredNorms:
         self, nn_idx: npt.NDArray[np.int32]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.int32]]:
         """Return the norms of some senders, each (sender, head), and which of them is in each slot; −1 where padded."""
-        padded = nn_idx < 0
-        senders, rows = np.unique(nn_idx[~padded], return_inverse=True)
-        if len(senders) and senders[-1] >= len(self._file):
+        if nn_idx.size and not terms.NO_NEIGHBOR <= nn_idx.min() <= nn_idx.max() < len(self._row) - 1:
             raise ResultError(
                 f"table {terms.NN_IDXS!r} names cells that table {terms.CELLS!r} does not have. Run the extraction "
                 "again."
             )
+        senders, slots = renumber(self._row[nn_idx])
+        if not len(senders):  # a shard of cells without neighbors
+            return {name: np.zeros((1, values.shape[1]), np.float32) for name, values in self._read(0).items()}, slots
         norms: dict[str, npt.NDArray[np.float32]] = {}
-        files = self._file[senders]
-        for file in np.unique(files):
-            own = files == file
+        bounds = np.searchsorted(senders, self._starts)
+        for file in np.flatnonzero(np.diff(bounds)):
+            own = slice(bounds[file], bounds[file + 1])
             for name, values in self._read(int(file)).items():
                 whole = norms.setdefault(name, np.empty((len(senders), values.shape[1]), dtype=np.float32))
-                whole[own] = values[self._row[senders[own]]]
-        slots = np.full(nn_idx.shape, terms.NO_NEIGHBOR, dtype=np.int32)
-        slots[~padded] = rows
-        if not len(senders):  # a shard of cells without neighbors
-            norms = {name: np.zeros((1, values.shape[1]), np.float32) for name, values in self._read(0).items()}
+                whole[own] = values[senders[own] - self._starts[file]]
         return norms, slots
 
 
@@ -221,6 +222,9 @@ def _read_norms(file: str) -> dict[str, npt.NDArray[np.float32]]:
     if any(np.isnan(values).any() for values in norms.values()):
         raise ResultError(f"{file} holds norms that are no numbers. Run the extraction again.")
     return norms
+
+
+_opening = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)

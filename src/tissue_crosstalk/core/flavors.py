@@ -104,9 +104,14 @@ def check_flavors(flavors: Iterable[str]) -> None:
 
 def _weighted(patterns: Array, norm: Array, senders: npt.NDArray[np.int32]) -> Array:
     out = np.empty_like(patterns)
+    # All in the order of memory: what is stored has the cells of a slot side by side, not the slots of a cell.
+    axes = (0, 1) if patterns.strides[2] <= patterns.strides[1] else (1, 0)
+    rows = np.ascontiguousarray(senders.transpose(axes), dtype=np.intp)
+    by_head, of_edge = np.ascontiguousarray(norm.T), np.empty(rows.shape, dtype=norm.dtype)
     for head in range(len(patterns)):
-        np.multiply(patterns[head], norm[:, head][senders], out=out[head])
-    padded = senders < 0  # these read the last sender's norm, which may be unknown
+        np.take(by_head[head], rows, out=of_edge, mode="clip")
+        np.multiply(patterns[head].transpose(axes), of_edge, out=out[head].transpose(axes))
+    padded = senders < 0  # these read the first sender's norm, which may be unknown
     if padded.any():
         out[:, padded] = 0.0
     return out

@@ -46,6 +46,49 @@ class Neighbors:
         return np.where(self.idx < 0, np.int16(NO_NEIGHBOR), labels[self.idx])
 
 
+def renumber(
+    nn_idx: npt.NDArray[np.int32], others: npt.NDArray[np.integer] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return the rows that occur in some slots, which lie close together, and the slots with these numbered.
+
+    Parameters
+    ----------
+    nn_idx
+        Row in each slot, (cell, neighbor); −1 where padded.
+    others
+        Rows that are numbered as well, (row,).
+
+    Returns
+    -------
+    rows
+        Each row once, ascending, (sender,).
+    numbers
+        Which of `rows` is in each slot, (cell, neighbor); −1 where padded. It lies in memory as `nn_idx` does.
+
+    Examples
+    --------
+    >>> renumber(np.array([[7, 5], [5, -1]], dtype=np.int32), np.array([6]))
+    (array([5, 6, 7]), array([[ 2,  0],
+           [ 0, -1]], dtype=int32))
+    """
+    given = np.zeros(0, dtype=np.int64) if others is None else others
+    padded = nn_idx < 0
+    has_padding = bool(padded.any())
+    stop = 1 + max(int(nn_idx.max(initial=NO_NEIGHBOR)), int(given.max(initial=NO_NEIGHBOR)))
+    first = min(int(nn_idx.min(where=~padded, initial=stop)), int(given.min(initial=stop)))
+    # Tables over the range of rows that occur: to sort all edges takes longer. Padded slots have a place of their own.
+    places = nn_idx - np.int32(first)
+    if has_padding:
+        places[padded] = stop - first
+    occurs = np.zeros(stop - first + 1, dtype=bool)
+    occurs[places.ravel(order="K")] = True
+    occurs[given - first] = True
+    rows = np.flatnonzero(occurs[:-1])
+    number = np.full(len(occurs), NO_NEIGHBOR, dtype=np.int32)
+    number[rows] = np.arange(len(rows), dtype=np.int32)
+    return rows + first, number[places]
+
+
 def find_neighbors(tissue: TissueCells, n_neighbors: int, *, pad: bool = False) -> Neighbors:
     """Find the nearest cells of another type in the same section.
 

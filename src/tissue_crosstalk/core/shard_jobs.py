@@ -7,11 +7,11 @@ that says what is wanted is never made again, whether an interrupted run left it
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 from tissue_crosstalk.core import tables
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import Finished, Workspace, clear, make_own_folder, whole_file
+from tissue_crosstalk.core.threads import in_order, threads
 
 
 class ShardJob(Protocol):
-    """Computes any of some shards; pickled where a cluster does it."""
+    """Computes any of some shards, several at the same time; pickled where a cluster does it."""
 
     @property
     def store(self) -> ShardStore:
@@ -79,24 +80,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def run_here(job: ShardJob, numbers: Sequence[int]) -> Iterator[int]:
-    """Do shards in this process, one after the other; one is written while the next is computed."""
-    with ThreadPoolExecutor(1) as writer:
-        waiting: list[Any] = []
-        last: int | None = None
-        for number in numbers:
-            files = list(job.compute(number))
-            _wait(waiting)
-            if last is not None:
-                yield last
-            waiting, last = [writer.submit(write_shard, path, made) for path, made in files], number
-        _wait(waiting)
-        if last is not None:
-            yield last
-
-
-def _wait(futures: Iterable[Any]) -> None:
-    for future in futures:
-        future.result()
+    """Do shards in this process, a few side by side: each by one thread, as long as there are enough of them."""
+    return in_order(functools.partial(compute_and_write, job), numbers, max(1, min(threads(), len(numbers))))
 
 
 @dataclass(frozen=True)

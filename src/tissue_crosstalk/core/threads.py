@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,14 @@ _R = TypeVar("_R")
 
 MOST_THREADS: Final = 4
 """Each holds a part in memory, and numpy leaves little for more of them to do."""
+
+
+class _Share(threading.local):
+    of = 1
+    """With how many threads, this one among them, the calling one shares the cores at hand."""
+
+
+_share = _Share()
 
 
 class Each(Protocol):
@@ -68,7 +77,12 @@ def threads() -> int:
     """Return how many threads are worth while: one per core at hand, but a few at most."""
     import joblib
 
-    return min(int(joblib.cpu_count()), MOST_THREADS)
+    return min(share_of(int(joblib.cpu_count())), MOST_THREADS)
+
+
+def share_of(number: int) -> int:
+    """Return how many of a number of threads are for the calling one: what is done side by side shares them."""
+    return max(number // _share.of, 1)
 
 
 def in_order(function: Callable[[_T], _R], parts: Iterable[_T], n_threads: int) -> Iterator[_R]:
@@ -95,7 +109,12 @@ def in_order(function: Callable[[_T], _R], parts: Iterable[_T], n_threads: int) 
     >>> list(in_order(lambda number: number**2, [3, 1, 2], n_threads=2))
     [9, 1, 4]
     """
-    with ThreadPoolExecutor(n_threads) as pool:
+    of = _share.of * n_threads
+
+    def take_share() -> None:
+        _share.of = of
+
+    with ThreadPoolExecutor(n_threads, initializer=take_share) as pool:
         waiting: deque[Future[_R]] = deque()
         for part in parts:
             waiting.append(pool.submit(function, part))

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from tissue_crosstalk.core.threads import in_order
+from tissue_crosstalk.core.threads import in_order, share_of
 
 
 class _Usual:
@@ -68,7 +68,7 @@ def each_block(function: Callable[[slice], None], n_rows: int, size: int, device
     """
     blocks = [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
     of_one_thread = device.type == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    n_threads = min(1 if _self.is_alone else _usual.number(), len(blocks))
+    n_threads = min(1 if _self.is_alone else share_of(_usual.number()), len(blocks))
     if n_threads < 2 or not of_one_thread:
         with in_one_thread() if of_one_thread else nullcontext():
             for block in blocks:
@@ -78,7 +78,7 @@ def each_block(function: Callable[[slice], None], n_rows: int, size: int, device
 
     def alone(block: slice) -> None:
         _self.is_alone = True
-        _take_one_thread()
+        _take_threads(1)
         with torch.inference_mode(inference), torch.no_grad():
             function(block)
 
@@ -95,13 +95,26 @@ def in_one_thread() -> Iterator[None]:
         return
     with _usual.restored():
         _self.is_alone = True
-        _take_one_thread()
+        _take_threads(1)
         try:
             yield
         finally:
             _self.is_alone = False
 
 
-def _take_one_thread() -> None:
+@contextmanager
+def in_own_threads() -> Iterator[None]:
+    """Compute in no more threads than are for the one that asks for it, where others are at work side by side."""
+    number = share_of(_usual.number())
+    if number == 1:
+        with in_one_thread():
+            yield
+        return
+    with _usual.restored():
+        _take_threads(number)
+        yield
+
+
+def _take_threads(number: int) -> None:
     torch.get_num_threads()  # the first time, a thread takes the number that others have set
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
