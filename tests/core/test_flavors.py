@@ -82,6 +82,27 @@ def test_permuting_the_neighbors_permutes_the_flavor(flavor: str) -> None:
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_the_order_of_memory_does_not_matter(flavor: str, axes: tuple[int, int, int]) -> None:
+    """Whichever axis varies slowest; what is stored comes by neighbor, head, cell."""
+    generator = np.random.default_rng(3)
+    patterns, senders = (
+        generator.random((2, 5, 6), dtype=np.float32),
+        generator.integers(-1, 9, (5, 6)).astype(np.int32),
+    )
+    norms = {name: generator.random((9, 2), dtype=np.float32) for name in terms.NORMS}
+    stored = np.ascontiguousarray(patterns.transpose(axes)).transpose(np.argsort(axes))
+    assert (weigh(stored, norms, np.asfortranarray(senders), flavor) == weigh(patterns, norms, senders, flavor)).all()
+
+
+@pytest.mark.parametrize("flavor", NORM_OF_FLAVOR)
+def test_a_sender_without_a_norm_is_refused(flavor: str) -> None:
+    norms = {name: np.ones((3, 1), dtype=np.float32) for name in terms.NORMS}
+    with pytest.raises(ParameterError, match=r"a row for each sender. Got 3 rows and sender 3"):
+        weigh(np.ones((1, 1, 2), np.float32), norms, np.array([[0, 3]], np.int32), flavor)
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
 def test_weighing_changes_no_argument(flavor: str) -> None:
     patterns = np.full((1, 2, 2), 0.25, dtype=np.float32)
     norms = {name: np.full((3, 1), 3.0, dtype=np.float32) for name in terms.NORMS}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from naive import brute_force_neighbors, golden, made_tissue, random_tissue
 
 from tissue_crosstalk.core.errors import NeighborError, ParameterError
-from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
+from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors, renumber
 from tissue_crosstalk.core.tissue import PreparedTissue
 
 
@@ -219,3 +219,20 @@ def test_too_few_candidates_in_many_places_are_counted() -> None:
 def test_fewer_than_one_neighbor_is_refused(n_neighbors: int) -> None:
     with pytest.raises(ParameterError, match=rf"^n_neighbors must be at least 1\. Got {n_neighbors} instead\.$"):
         find_neighbors(random_tissue(), n_neighbors)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_rows_that_occur_are_numbered(data: st.DataObject) -> None:
+    """As by sorting, whether slots are padded or all are, in either order of memory, with other rows and without."""
+    shape = data.draw(st.tuples(st.integers(0, 4), st.integers(1, 4)))
+    slots = st.lists(st.integers(-1, 30), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])
+    nn_idx = np.array(data.draw(slots), dtype=np.int32).reshape(shape, order=data.draw(st.sampled_from("CF")))
+    others = data.draw(st.none() | st.lists(st.integers(0, 40)).map(lambda rows: np.array(rows, dtype=np.int64)))
+    rows, numbers = renumber(nn_idx, others)
+    expected = np.unique(np.concatenate([nn_idx[nn_idx >= 0], [] if others is None else others]))
+    np.testing.assert_array_equal(rows, expected)
+    assert numbers.shape == shape
+    assert numbers.dtype == np.int32
+    np.testing.assert_array_equal(numbers < 0, nn_idx < 0)
+    np.testing.assert_array_equal(rows[numbers[nn_idx >= 0]], nn_idx[nn_idx >= 0])

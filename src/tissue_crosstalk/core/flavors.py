@@ -77,7 +77,7 @@ def weigh(patterns: Array, norms: Mapping[str, Array], senders: npt.NDArray[np.i
     Raises
     ------
     ParameterError
-        If there is no such flavor.
+        If there is no such flavor, or `norms` lack a sender.
 
     Examples
     --------
@@ -103,6 +103,10 @@ def check_flavors(flavors: Iterable[str]) -> None:
 
 
 def _weighted(patterns: Array, norm: Array, senders: npt.NDArray[np.int32]) -> Array:
+    if senders.max(initial=-1) >= len(norm):
+        raise ParameterError(
+            f"`norms` must have a row for each sender. Got {len(norm)} rows and sender {senders.max()}."
+        )
     out = np.empty_like(patterns)
     # All in the order of memory: what is stored has the cells of a slot side by side, not the slots of a cell.
     axes = (0, 1) if patterns.strides[2] <= patterns.strides[1] else (1, 0)
