@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,30 @@ def test_what_a_part_raises_is_raised_in_its_turn() -> None:
     with pytest.raises(ValueError, match="number 2"):
         next(results)
     assert threading.active_count() == before
+
+
+def test_what_is_not_begun_when_a_user_interrupts_is_left() -> None:
+    """What is at work ends first."""
+    begun: list[int] = []
+    ended, may_end = [], threading.Event()
+
+    def function(number: int) -> None:
+        begun.append(number)
+        may_end.wait(20)
+        ended.append(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        threading.Timer(0.6, may_end.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(in_order(function, range(50), n_threads=1))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (begun, ended) == ([0], [0])
 
 
 def test_threads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,14 +114,17 @@ def in_order(function: Callable[[_T], _R], parts: Iterable[_T], n_threads: int) 
     def take_share() -> None:
         _share.of = of
 
-    with ThreadPoolExecutor(n_threads, initializer=take_share) as pool:
-        waiting: deque[Future[_R]] = deque()
+    pool = ThreadPoolExecutor(n_threads, initializer=take_share)
+    waiting: deque[Future[_R]] = deque()
+    try:
         for part in parts:
             waiting.append(pool.submit(function, part))
             if len(waiting) > n_threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:  # if a part raises, or nobody takes the rest, what is not begun is left
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
