@@ -59,16 +59,16 @@ def test_what_is_not_begun_when_a_user_interrupts_is_left() -> None:
 
     def function(number: int) -> None:
         begun.append(number)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
         may_end.wait(20)
         ended.append(number)
 
     def interrupt(*_: object) -> None:
+        threading.Timer(0.3, may_end.set).start()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        threading.Timer(0.6, may_end.set).start()
         with pytest.raises(KeyboardInterrupt):
             list(in_order(function, range(50), n_threads=1))
     finally:
