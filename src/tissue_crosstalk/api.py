@@ -680,8 +680,8 @@ class AttentionModule:
         attention_quantile_threshold
             As of :meth:`attention_by_pair`.
         threshold
-            Share of a pair's edges that must be strong for an arrow; None: twice what chance gives, one minus the
-            quantile.
+            Share of a pair's edges that must be strong for an arrow; None: twice what chance gives, which is one minus
+            the quantile; of quantiles below 2/3, half-way from that to all.
         min_edges
             Pairs with fewer edges get no arrow.
         palette, show

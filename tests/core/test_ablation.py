@@ -332,6 +332,20 @@ def test_equal_effects_in_all_receivers_have_no_correlation() -> None:
     assert (found.p_values()[:, 0, 1] == 0.5).all()
 
 
+def test_a_perfect_correlation_is_no_missing_one() -> None:
+    """One receiver alone hears C; it alone expresses the first genes, and all others alike the last ones."""
+    receivers, senders = [[10 * place, 0] for place in range(5)], [[10 * place, 1 + place / 10] for place in range(5)]
+    expression = np.random.default_rng(0).random((10, 6))
+    expression[:5] = [0, 0, 0, 0, 1.1, 0.3]
+    expression[2] = [1.3, 0.7, 2.1, 0.4, 0, 0]
+    tissue = made_tissue(receivers + senders, [0, 0, 0, 0, 0, 1, 1, 2, 1, 1], expression=expression)
+    found = ablate(random_network(6, 3), tissue, find_neighbors(tissue, 1))
+    assert found.n_hearing[0].tolist() == [0, 4, 1]
+    np.testing.assert_allclose(found.z_value[:, 0, 2], [[1000 * np.sqrt(3)] * 4 + [-1000 * np.sqrt(3)] * 2] * 3)
+    assert (found.p_values()[:, 0, 2, :4] < 1e-300).all()
+    assert (found.p_values()[:, 0, 2, 4:] == 1).all()
+
+
 @pytest.mark.parametrize("n_shards", [3, 17])
 def test_all_of_it_is_the_same_whatever_the_shards(n_shards: int) -> None:
     tissue = random_tissue(4, n_cells=ROW_BLOCK + 300, n_types=4, n_sections=2)

@@ -594,10 +594,12 @@ class _EffectSums:
         varies = (variance > _ROUNDING * (squared + n * typical**2)) & (x_variance > _ROUNDING * x_squared)
         both = np.sqrt(np.where(varies, variance * x_variance, 1.0))
         correlation = np.where(varies, np.clip(covariance / both, -1, 1), 0.0)
-        left = 1 - correlation**2
-        z_value = correlation * np.sqrt(max(n - 2, 0) / np.where(left > 0, left, 1.0))
-        of_groups = {"ablation": error / n, "diff": effect / n, "z_value": np.where(left > 0, z_value, 0.0)}
+        # A perfect correlation (one receiver alone hears the group, and expresses the gene) leaves rounding, or nothing.
+        left = np.maximum(1 - correlation**2, _LEAST_LEFT)
+        z_value = correlation * np.sqrt(max(n - 2, 0) / left)
+        of_groups = {"ablation": error / n, "diff": effect / n, "z_value": z_value}
         return {name: values.transpose(0, 2, 1) for name, values in of_groups.items()}
 
 
 _ROUNDING: Final = 1e-12
+_LEAST_LEFT: Final = 1e-6  # of the variance beside a correlation: sums in single precision tell no less

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -10,6 +9,9 @@ from tissue_crosstalk.core.errors import ParameterError
 
 LARGEST_SIZE = 2**24
 """Of any layer: products of two sizes stay far from an overflow."""
+
+LARGEST_CONSTANT = 1e38
+"""The network computes in single precision, where larger numbers are infinite."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class NetworkSettings:
     Raises
     ------
     ParameterError
-        If a size is below 1, a constant is not finite, or the unit scale is not positive.
+        If a size is below 1, a constant is not finite in single precision, or the unit scale is not positive.
     """
 
     n_heads: int = 4
@@ -63,8 +65,11 @@ class NetworkSettings:
                 raise ParameterError(
                     f"network setting {name!r} must be a whole number from 1 to {LARGEST_SIZE}. Got {value!r} instead."
                 )
-            if not is_size and not math.isfinite(value):
-                raise ParameterError(f"network setting {name!r} must be finite. Got {value!r} instead.")
+            if not is_size and not abs(value) <= LARGEST_CONSTANT:  # nor where it is not a number
+                raise ParameterError(
+                    f"network setting {name!r} must be finite, at most {LARGEST_CONSTANT:g} in size. "
+                    f"Got {value!r} instead."
+                )
         if self.distance_kernel_unit_scale <= 0:
             raise ParameterError(
                 "network setting 'distance_kernel_unit_scale' must be positive. "
