@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.interactions import count_pairs, regions_differ
+from tissue_crosstalk.core.interactions import count_pairs, regions_differ, with_changed_genes
 from tissue_crosstalk.core.report.page import Block, Chapter, FigureBlock, Gallery, Table, Text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     interactions, effects = results.interactions, results.effects
     if interactions is None or effects is None:
         return
-    found = interactions[interactions["n_genes"] + interactions["n_genes_lowered"] > 0]
+    found = with_changed_genes(interactions)
     n_found, n_tested = count_pairs(interactions)
     how = (
         "each cell by a model that was trained without it and its surroundings"
