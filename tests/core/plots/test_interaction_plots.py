@@ -137,6 +137,11 @@ class TestNetwork:
         assert self.width(key[-1]) == pytest.approx(WIDEST_ARROW)
         assert_tidy(figure)
 
+    def test_arrows_of_one_width_have_one_key(self) -> None:
+        figure = plot_gene_network(pairs_by_hand().assign(n_genes=1), PALETTE)
+        assert [text.get_text() for text in figure.axes[0].texts][3:] == ["1 gene", "40", "200 cells"]
+        assert len(self.arrows(figure, "_key")) == 1
+
     def test_few_genes_are_no_arrow(self) -> None:
         figure = plot_gene_network(pairs_by_hand(), PALETTE, weight="n_genes_lowered", min_genes=2)
         assert len(self.arrows(figure)) == 1
@@ -208,6 +213,10 @@ class TestChord:
         assert len(one.axes[0].collections[0].get_paths()) == 1
         assert caption(one).endswith(
             "11 genes in all; drawn: the 1 with the most genes; 1 type without a ribbon left out"
+        )
+        one_gene = plot_chord(pairs_by_hand().assign(n_genes=[0, 0, 1, 0]), PALETTE)
+        assert caption(one_gene).endswith(
+            "1 of 4 pairs with at least 1 gene, 1 gene in all; 1 type without a ribbon left out"
         )
         none = plot_chord(pairs_by_hand(), PALETTE, min_genes=9)
         assert none.texts[0].get_text().replace("\n", " ") == (
@@ -353,6 +362,12 @@ class TestExplainedVariance:
         key = [text.get_text() for text in figure.legends[0].get_texts()]
         assert key == [BEST, "below 0: worse than the mean", "unknown"]
         assert_tidy(figure)
+
+    @pytest.mark.parametrize(("size", "written"), [(0.1, ["1.2", "0.0"]), (0.001, ["0.012", "0.000"])])
+    def test_little_is_told_with_two_digits(self, size: float, written: list[str]) -> None:
+        table = self.table().assign(explained=self.table()["explained"] * size)
+        texts = [text.get_text() for text in plot_explained_variance(table, PALETTE).axes[0].texts]
+        assert [texts[0], texts[2]] == written
 
     def test_nothing_overlaps(self) -> None:
         types = type_names(25)
