@@ -295,9 +295,9 @@ def test_the_summary_names_the_strongest_pairs(results: StudyResults) -> None:
         "If attention ignored types, each pair would have about 10%."
     ) in summary
     assert "Each of 12 cells attends to its 10 nearest neighbors of other types with 2 heads." in summary
-    assert "above the 0.9 quantile of the positive attention of its receiver type, maximum over heads." in summary
+    assert "Attention is strong where its maximum over heads is above the 0.9 quantile" in summary
     assert "Cells fall in 2 communication hubs; 25.0% of the cells have no strong neighbor and are in none." in summary
-    assert "by an adjusted Rand index of 0.62;" in summary
+    assert "by an adjusted Rand index of 0.62 (1: they are the same, 0: as by chance);" in summary
     assert "in place of those attended to it would be -0.06." in summary
 
 
@@ -319,7 +319,21 @@ def test_thresholds_of_sections_are_said_to_be_theirs(results: StudyResults) -> 
     selection = dict(results.hub_selection)
     selection["parameters"] = {**selection["parameters"], "thresholds_per": "section"}
     summary = words(study_report(replace(results, hub_selection=selection)), "Summary")
-    assert "of its receiver type in its section, maximum over heads." in summary
+    assert "of its receiver type in its section." in summary
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen_by", "warned"), [(12, "silhouette", True), (12, "given", False), (11, "stability", False)]
+)
+def test_the_largest_number_of_hubs_is_warned_of(
+    results: StudyResults, number: int, chosen_by: str, warned: bool
+) -> None:
+    selection = {**results.hub_selection, "n_clusters": number, "chosen_by": chosen_by}
+    captions = [
+        figure.caption
+        for figure in blocks(study_report(replace(results, hub_selection=selection)), "Communication hubs", FigureBlock)
+    ]
+    assert any("The largest number that was tried was chosen" in caption for caption in captions) == warned
 
 
 def test_the_flavor_of_the_hubs_comes_first(results: StudyResults) -> None:

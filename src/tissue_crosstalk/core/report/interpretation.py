@@ -72,7 +72,8 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     yield Table(
         "Interactions",
         weights,
-        "n_genes: raised genes of the calibrated test. n_genes_published: by the published score, which is not "
+        "n_hearing: receivers with a neighbor of the sender type. n_genes: raised genes of the calibrated test. "
+        "n_genes_published: by the published score, which is not "
         "calibrated. All pairs are in interactions.parquet.",
     )
     first = effects[effects["q_value"].notna()].sort_values(
@@ -107,7 +108,8 @@ def _distances(results: StudyResults) -> Iterator[Block]:
         (
             "A length scale is the distance at which a sender alone would get the attention tau. Where few receivers "
             "have a sender of the type that near, it is not supported. It is the model's: how far a head looks, "
-            "whether or not the sender changes anything.",
+            "whether or not the sender changes anything. Nor does attention above that to shuffled senders show that "
+            "anything comes of it: heads tell types apart also where senders change nothing.",
         )
     )
     supported = results.length_scale_summary[results.length_scale_summary["supported"]]
@@ -135,7 +137,8 @@ def _distances(results: StudyResults) -> Iterator[Block]:
         yield FigureBlock(
             results.information_flow,
             "Map of the tissue with arrows to receivers from where they attend to.",
-            "From where information flows to receivers.",
+            "From where information flows to receivers. At the rim of a section all neighbors lie further in, so that "
+            "arrows point outward there.",
         )
 
 
@@ -153,7 +156,11 @@ def _variance(results: StudyResults) -> Iterator[Block]:
         "Heatmap of explained variance, receiver types by heads.",
         "How much of the variance within each type the heads explain. A frame is around the best head.",
     )
-    yield Table("Explained variance", results.explained_variance)
+    yield Table(
+        "Explained variance",
+        results.explained_variance,
+        "head_idx −1: all heads together. best: the head that explains some gene best. Below 0: worse than the mean.",
+    )
 
 
 def _contributions(results: StudyResults) -> Iterator[Block]:
