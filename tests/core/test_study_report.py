@@ -120,7 +120,14 @@ def results_of(folder: Path, cell_types: tuple[str, ...] = TYPES, *, n_sections:
 
 
 TRAINED: dict[str, Any] = {
-    "training_history": pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0]}),
+    "training_history": pd.DataFrame(
+        {
+            "epoch": [0, 1, 2],
+            "train_loss": [2.0, 1.0, 0.9],
+            "validation_reconstruction": [3.0, 1.5, 1.6],
+            "validation_explained": [-0.2, 0.05, 0.04],
+        }
+    ),
     "training_curves": png(301),
 }
 RECOVERED: dict[str, Any] = {
@@ -313,6 +320,21 @@ def test_pairs_with_few_edges_are_in_the_tables_alone(results: StudyResults) -> 
     assert f"The largest share is 30%, from {A} to {C}." in network.alt
     none = study_report(replace(results, min_edges=1000))
     assert "largest share" not in words(none, "Summary")
+
+
+@pytest.mark.parametrize(
+    ("explained", "said", "learned"),
+    [(0.0514, "5.1% less than", True), (0.001, "0.1% less than", False), (-0.02, "2.0% more than", False)],
+)
+def test_the_summary_says_how_much_was_learned(
+    results: StudyResults, explained: float, said: str, learned: bool
+) -> None:
+    """In the epoch of the best validation; also where the run that writes the report did not train."""
+    history = TRAINED["training_history"].assign(validation_explained=[-0.2, explained, 0.9])
+    summary = words(study_report(replace(results, training_history=history)), "Summary")
+    assert said in summary
+    assert ("hardly learned anything" in summary) != learned
+    assert "held out of its training" not in words(study_report(results), "Summary")
 
 
 def test_thresholds_of_sections_are_said_to_be_theirs(results: StudyResults) -> None:

@@ -28,6 +28,7 @@ from tissue_crosstalk.core.report.page import (
     Warnings,
 )
 from tissue_crosstalk.core.stored import Cells
+from tissue_crosstalk.core.training_settings import BARELY
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
@@ -196,9 +197,23 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
             f"types, each pair would have about {100 * (1 - quantile):.3g}%."
         )
     paragraphs.append(_hubs_in_words(results))
+    if results.training_history is not None:
+        paragraphs.append(_training_in_words(results.training_history))
     yield Text(tuple(paragraphs))
     yield _network(results, results.flavor)
     yield _hub_map(results)
+
+
+def _training_in_words(history: pd.DataFrame) -> str:
+    """Return how much the model has learned: without it the rest says nothing."""
+    explained = float(history["validation_explained"].iloc[int(history["validation_reconstruction"].argmin())])
+    words = (
+        f"On cells that were held out of its training, the model's error is {abs(explained):.1%} "
+        f"{'more' if explained < 0 else 'less'} than that of the means of their types."
+    )
+    if explained < BARELY:
+        words += " It has hardly learned anything from neighbors: its attention may say nothing."
+    return words
 
 
 def _hubs_in_words(results: StudyResults) -> str:
