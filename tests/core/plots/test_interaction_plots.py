@@ -444,7 +444,6 @@ class TestPlans:
         ]
         return {
             "volcanoes": interpretation_figures.plan_volcanoes(effects, palette),
-            "pairs": interpretation_figures.plan_volcanoes_of_pairs(effects, palette, most_pairs=2),
             "dots": interpretation_figures.plan_gene_dots(effects, palette),
             "lengths": interpretation_figures.plan_length_scales(scales[0], scales[1], palette),
             "contributions": interpretation_figures.plan_contributions(make_contributions(self.TYPES), palette),
@@ -457,15 +456,6 @@ class TestPlans:
         assert not any("/" in name or name.startswith(".") for plan in plans.values() for name in plan)
         assert list(plans["volcanoes"]) == list(plans["lengths"]) == names
         assert list(plans["contributions"]) == ["head0", "head1"]
-        assert len(plans["pairs"]) == 2
         for plan in plans.values():
             draw = pickle.loads(pickle.dumps(next(iter(plan.values()))))  # other processes may draw it
             assert isinstance(draw(), Figure)
-
-    def test_pairs_with_the_most_genes_are_drawn(self) -> None:
-        effects = make_effects(self.TYPES, 20)
-        found = effects[effects["q_value"] < 0.05].groupby(["receiver", "sender"], observed=True).size()
-        plan = interpretation_figures.plan_volcanoes_of_pairs(effects, cell_type_palette(self.TYPES), most_pairs=1)
-        (draw,) = plan.values()
-        receiver, sender = draw.args[1:3]
-        assert found[receiver, sender] == found.max()
