@@ -38,17 +38,41 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     interactions, effects = results.interactions, results.effects
     if interactions is None or effects is None:
         return
-    found = with_changed_genes(interactions)
+    yield Text(_found_in_words(interactions, effects))
+    for png, alt, caption in (
+        (results.interaction_weights, "Matrix of senders by receivers", "Who changes how many genes of whom."),
+        (results.gene_network, "Network of cell types, its arrows", "The same as a network."),
+        (results.chord_diagram, "Chord diagram of cell types, its ribbons", "The same as a chord diagram."),
+    ):
+        if png is not None:
+            yield FigureBlock(png, f"{alt}: numbers of changed genes.", caption)
+    yield from _tables_of_genes(interactions, effects)
+    if results.ligand_receptor is not None and len(results.ligand_receptor):
+        yield Table(
+            "Known pairs of ligand and receptor",
+            results.ligand_receptor.groupby(_PAIR, observed=True, sort=False).head(PAIRS_OF_LIGANDS),
+            f"Of each interaction the {PAIRS_OF_LIGANDS} that are expressed most, from your own table of pairs. That "
+            "both are expressed does not show that they act.",
+        )
+    yield from _gallery(
+        "Genes by receiver and sender", results.gene_dots, "gene_dots", "genes that senders change most"
+    )
+    yield from _gallery("Volcano plots by receiver", results.volcanoes, "volcanoes", "effects and their q values")
+
+
+def _found_in_words(interactions: pd.DataFrame, effects: pd.DataFrame) -> tuple[str, str]:
+    """Return how many pairs were found and how, and what that does not say."""
     n_found, n_tested = count_pairs(interactions)
     how = (
-        "each cell by a model that was trained without it and its surroundings"
+        "of models that were trained without these cells and their surroundings"
         if effects["held_out"].all()
-        else "by the model that was trained on these cells, so that p-values are too small"
+        else "of the model that was trained on these cells, so that p-values are too small"
     )
     words = (
         f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} have genes that the sender changes in "
-        f"the receiver: where it is predicted to change them more, they are found changed more ({how}; against "
-        "permuted expression within section and receiver type; one false discovery rate over all pairs and genes)."
+        "the receiver: cells in which the model predicts more change for their neighbors of the sender type express "
+        f"the gene accordingly. The predictions are {how}. The expression is compared with itself permuted within section and "
+        "receiver type, with one false discovery rate over all pairs and genes."
     )
     caution = (
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
@@ -60,14 +84,11 @@ def _genes(results: StudyResults) -> Iterator[Block]:
             "regions of the tissue. Compare with permutations within small blocks (ablation.permute_within=block, "
             "ablation.blocks_per_fold=20 or more)."
         )
-    yield Text((words, caution))
-    for png, alt, caption in (
-        (results.interaction_weights, "Matrix of senders by receivers", "Who changes how many genes of whom."),
-        (results.gene_network, "Network of cell types, its arrows", "The same as a network."),
-        (results.chord_diagram, "Chord diagram of cell types, its ribbons", "The same as a chord diagram."),
-    ):
-        if png is not None:
-            yield FigureBlock(png, f"{alt}: numbers of changed genes.", caption)
+    return words, caution
+
+
+def _tables_of_genes(interactions: pd.DataFrame, effects: pd.DataFrame) -> Iterator[Table]:
+    found = with_changed_genes(interactions)
     weights = found.sort_values(["n_genes", "smallest_q"], ascending=[False, True], kind="stable")
     yield Table(
         "Interactions",
@@ -88,17 +109,6 @@ def _genes(results: StudyResults) -> Iterator[Block]:
         f"Of each pair the {GENES_PER_PAIR} with the smallest p. diff: predicted change; slope: observed change per "
         "predicted change. All are in effects.parquet.",
     )
-    if results.ligand_receptor is not None and len(results.ligand_receptor):
-        yield Table(
-            "Known pairs of ligand and receptor",
-            results.ligand_receptor.groupby(_PAIR, observed=True, sort=False).head(PAIRS_OF_LIGANDS),
-            f"Of each interaction the {PAIRS_OF_LIGANDS} that are expressed most, from your own table of pairs. That "
-            "both are expressed does not show that they act.",
-        )
-    yield from _gallery(
-        "Genes by receiver and sender", results.gene_dots, "gene_dots", "genes that senders change most"
-    )
-    yield from _gallery("Volcano plots by receiver", results.volcanoes, "volcanoes", "effects and their q values")
 
 
 def _distances(results: StudyResults) -> Iterator[Block]:
