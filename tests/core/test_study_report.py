@@ -586,7 +586,7 @@ def test_interpretation_has_chapters_where_there_is_one(results: StudyResults) -
 
 def test_changed_genes_are_those_of_pairs_with_some(results: StudyResults) -> None:
     report = study_report(replace(results, **interpreted()))
-    assert "Of 2 pairs of types that could be tested, 1 have genes" in words(report, INTERPRETED[0])
+    assert "Of 2 pairs of types that could be tested, 1 has genes" in words(report, INTERPRETED[0])
     assert "trained without these cells" in words(report, INTERPRETED[0])
     found, genes, pairs = blocks(report, INTERPRETED[0], Table)
     assert len(found.frame) == 1

@@ -69,10 +69,10 @@ def _found_in_words(interactions: pd.DataFrame, effects: pd.DataFrame) -> tuple[
         else "of the model that was trained on these cells, so that p-values are too small"
     )
     words = (
-        f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} have genes that the sender changes in "
-        "the receiver: cells in which the model predicts more change for their neighbors of the sender type express "
-        f"the gene accordingly. The predictions are {how}. The expression is compared with itself permuted within "
-        "section and receiver type, with one false discovery rate over all pairs and genes."
+        f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} {'has' if n_found == 1 else 'have'} genes "
+        "that the sender changes in the receiver: cells in which the model predicts more change for their neighbors of "
+        f"the sender type express the gene accordingly. The predictions are {how}. The expression is compared with "
+        "itself permuted within section and receiver type, with one false discovery rate over all pairs and genes."
     )
     caution = (
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "

@@ -185,9 +185,10 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
     ]
     quantile = results.hub_selection["parameters"]["attention_quantile_threshold"]
     in_its_section = " in its section" if results.hub_selection["parameters"]["thresholds_per"] == "section" else ""
+    n_heads = results.model.network.settings.n_heads
     paragraphs = [
         f"Each of {len(cells.names):,} cells attends to its {_neighbors_per_cell(results, cells)} nearest neighbors of "
-        f"other types with {results.model.network.settings.n_heads} heads. Attention is strong where its maximum over "
+        f"other types with {n_heads} head{'' if n_heads == 1 else 's'}. Attention is strong where its maximum over "
         f"heads is above the {quantile:.4g} quantile of the positive attention of its receiver type{in_its_section}.",
     ]
     if named:
