@@ -17,6 +17,7 @@ from tissue_crosstalk import InterpretationModule, load_model
 from tissue_crosstalk.core.ablation import SenderGroups, ablate
 from tissue_crosstalk.core.attention import predict
 from tissue_crosstalk.core.errors import ParameterError, TissueError
+from tissue_crosstalk.core.interactions import with_changed_genes
 from tissue_crosstalk.core.model_input import prepare_for_model
 from tissue_crosstalk.core.training_settings import TrainingSettings
 
@@ -89,6 +90,15 @@ def test_figures_of_a_notebook(known: InterpretationModule) -> None:
         known.plot_contributions(known.contributions(), 0),
     ]
     assert all(figure.axes for figure in figures)
+
+
+def test_ligands_and_receptors_in_a_notebook(known: InterpretationModule) -> None:
+    interactions = known.interactions(known.effects(n_folds=0), known.ablation(by_head=False))
+    genes = known.model.genes
+    pairs = pd.DataFrame({"ligand": [genes[0], "unknown"], "receptor": [genes[1], genes[2]]})
+    found = known.ligands_and_receptors(pairs, interactions)
+    assert len(found) == len(with_changed_genes(interactions)) > 0
+    assert set(found["ligand"]) == {genes[0]}
 
 
 def test_cross_fitted_effects_in_a_notebook(known: InterpretationModule) -> None:

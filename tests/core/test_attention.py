@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +20,15 @@ from naive import (
     random_tissue,
 )
 
+from tissue_crosstalk.core import attention as attention_module
 from tissue_crosstalk.core import network as network_module
-from tissue_crosstalk.core.attention import ShardAttention, compute_shard, extract_attention, predict
+from tissue_crosstalk.core.ablation import ablate
+from tissue_crosstalk.core.attention import ShardAttention, compute_shard, extract_attention, pair_scores, predict
+from tissue_crosstalk.core.contributions import summarize_contributions
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.explained_variance import explain_variance
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
-from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork
+from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork, KeyValueMap
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.tissue import PreparedTissue
 
@@ -289,3 +294,32 @@ def test_extraction_changes_neither_network_nor_tissue() -> None:
     assert (tissue.expression != kept[0]).nnz == 0
     assert (neighbors.idx == kept[1]).all()
     assert (neighbors.dist == kept[2]).all()
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda one: predict(one.network, one.tissue, one.neighbors),
+        lambda one: ablate(one.network, one.tissue, one.neighbors, cells_per_shard=100),
+        lambda one: explain_variance(one.network, one.tissue, one.neighbors, cells_per_shard=100),
+        lambda one: summarize_contributions(one.network, one.tissue, cells_per_shard=100),
+        lambda one: pair_scores(
+            one.network, one.tissue.expression, np.ones((one.tissue.n_cells, 4), dtype=bool), cells_per_shard=100
+        ),
+    ],
+    ids=["predict", "ablate", "explain_variance", "summarize_contributions", "pair_scores"],
+)
+def test_keys_and_values_are_mapped_once(
+    compute: Callable[[Large], object], large: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map is of the weights alone: it is made once for all parts of the cells."""
+    made, make = [], CrossAttentionNetwork.key_value_map
+
+    def counted(network: CrossAttentionNetwork) -> KeyValueMap:
+        made.append(network)
+        return make(network)
+
+    monkeypatch.setattr(CrossAttentionNetwork, "key_value_map", counted)
+    monkeypatch.setattr(attention_module, "PREDICT_CELLS", 100)
+    compute(large)
+    assert made == [large.network]

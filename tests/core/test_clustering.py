@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, silhouette_score
 
-from tissue_crosstalk.core import clustering
+from tissue_crosstalk.core import clustering, threads
 from tissue_crosstalk.core.clustering import (
     CANDIDATE_CLUSTERS,
     KMEANS_STARTS,
@@ -202,6 +203,21 @@ def test_silhouettes_of_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cluster_rows(rows, None, 42)
     for k in (2, 12):
         assert found.silhouette[k] == pytest.approx(exact_silhouette(rows, cluster_rows(rows, k, 42).cluster), abs=1e-9)
+
+
+def test_one_bar_for_each_kind_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    def bar(pieces: Iterable[object], *, desc: str, total: int, **_: object) -> list[object]:
+        passed = list(pieces)
+        shown.append((desc, len(passed) == total))
+        return passed
+
+    monkeypatch.setattr(threads, "tqdm", bar)
+    monkeypatch.setattr(clustering, "_TILE", 7)
+    rows = np.random.default_rng(5).dirichlet([1, 1, 1], size=90)
+    cluster_rows(rows, None, 42, n_resamples=1)
+    assert shown == [("KMeans", True), ("silhouettes", True), ("resamples", True)]
 
 
 def test_silhouettes_of_rows_that_hardly_differ() -> None:

@@ -10,7 +10,7 @@ import pytest
 from naive import made_tissue
 
 from tissue_crosstalk.core.errors import TissueError
-from tissue_crosstalk.core.interactions import count_pairs, regions_differ, weigh_interactions
+from tissue_crosstalk.core.interactions import count_pairs, regions_differ, weigh_interactions, with_changed_genes
 from tissue_crosstalk.core.ligand_receptor import annotate_pairs, read_pairs
 
 TYPES = ["A", "B", "C"]
@@ -66,6 +66,7 @@ def test_weights(effects: pd.DataFrame, ablation: pd.DataFrame) -> None:
     ]
     np.testing.assert_allclose(table["smallest_q"], [np.nan, 0.0005, 0.06])
     assert table["receiver"].cat.categories.tolist() == TYPES
+    assert with_changed_genes(table)[["receiver", "sender"]].to_numpy().tolist() == [["B", "A"]]
     assert weigh_interactions(effects, ablation, max_q=0.1)["n_genes"].tolist() == [0, 2, 1]
 
 

@@ -206,10 +206,12 @@ def test_features_are_ranked_apart() -> None:
     np.testing.assert_array_equal(together.roc_auc, [[0, 3 / 8], [1, 5 / 8]])
 
 
-def test_nothing_given_is_changed() -> None:
-    matrix = stored_as(random_values(8, 30), "explicit zeros")
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("n_strata", [1, 2])
+def test_nothing_given_is_changed(kind: type, n_strata: int) -> None:
+    matrix = kind(stored_as(random_values(8, 30), "explicit zeros"))
     assert (matrix.data == 0).any()
-    groups, strata = np.arange(30) % 4 - 1, np.arange(30) % 2
+    groups, strata = np.arange(30) % 4 - 1, np.arange(30) % n_strata
     before = matrix.copy(), groups.copy(), strata.copy()
     rank_sum_tests(matrix, groups, strata, 3)
     for name in ("data", "indices", "indptr"):

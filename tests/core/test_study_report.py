@@ -120,7 +120,14 @@ def results_of(folder: Path, cell_types: tuple[str, ...] = TYPES, *, n_sections:
 
 
 TRAINED: dict[str, Any] = {
-    "training_history": pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0]}),
+    "training_history": pd.DataFrame(
+        {
+            "epoch": [0, 1, 2],
+            "train_loss": [2.0, 1.0, 0.9],
+            "validation_reconstruction": [3.0, 1.5, 1.6],
+            "validation_explained": [-0.2, 0.05, 0.04],
+        }
+    ),
     "training_curves": png(301),
 }
 RECOVERED: dict[str, Any] = {
@@ -295,9 +302,9 @@ def test_the_summary_names_the_strongest_pairs(results: StudyResults) -> None:
         "If attention ignored types, each pair would have about 10%."
     ) in summary
     assert "Each of 12 cells attends to its 10 nearest neighbors of other types with 2 heads." in summary
-    assert "above the 0.9 quantile of the positive attention of its receiver type, maximum over heads." in summary
+    assert "Attention is strong where its maximum over heads is above the 0.9 quantile" in summary
     assert "Cells fall in 2 communication hubs; 25.0% of the cells have no strong neighbor and are in none." in summary
-    assert "by an adjusted Rand index of 0.62;" in summary
+    assert "by an adjusted Rand index of 0.62 (1: they are the same, 0: as by chance);" in summary
     assert "in place of those attended to it would be -0.06." in summary
 
 
@@ -315,11 +322,40 @@ def test_pairs_with_few_edges_are_in_the_tables_alone(results: StudyResults) -> 
     assert "largest share" not in words(none, "Summary")
 
 
+@pytest.mark.parametrize(
+    ("explained", "said", "learned"),
+    [(0.0514, "5.1% less than", True), (0.001, "0.1% less than", False), (-0.02, "2.0% more than", False)],
+)
+def test_the_summary_says_how_much_was_learned(
+    results: StudyResults, explained: float, said: str, learned: bool
+) -> None:
+    """In the epoch of the best validation; also where the run that writes the report did not train."""
+    history = TRAINED["training_history"].assign(validation_explained=[-0.2, explained, 0.9])
+    summary = words(study_report(replace(results, training_history=history)), "Summary")
+    assert said in summary
+    assert ("hardly learned anything" in summary) != learned
+    assert "held out of its training" not in words(study_report(results), "Summary")
+
+
 def test_thresholds_of_sections_are_said_to_be_theirs(results: StudyResults) -> None:
     selection = dict(results.hub_selection)
     selection["parameters"] = {**selection["parameters"], "thresholds_per": "section"}
     summary = words(study_report(replace(results, hub_selection=selection)), "Summary")
-    assert "of its receiver type in its section, maximum over heads." in summary
+    assert "of its receiver type in its section." in summary
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen_by", "warned"), [(12, "silhouette", True), (12, "given", False), (11, "stability", False)]
+)
+def test_the_largest_number_of_hubs_is_warned_of(
+    results: StudyResults, number: int, chosen_by: str, warned: bool
+) -> None:
+    selection = {**results.hub_selection, "n_clusters": number, "chosen_by": chosen_by}
+    captions = [
+        figure.caption
+        for figure in blocks(study_report(replace(results, hub_selection=selection)), "Communication hubs", FigureBlock)
+    ]
+    assert any("The largest number that was tried was chosen" in caption for caption in captions) == warned
 
 
 def test_the_flavor_of_the_hubs_comes_first(results: StudyResults) -> None:
@@ -550,8 +586,8 @@ def test_interpretation_has_chapters_where_there_is_one(results: StudyResults) -
 
 def test_changed_genes_are_those_of_pairs_with_some(results: StudyResults) -> None:
     report = study_report(replace(results, **interpreted()))
-    assert "Of 2 pairs of types that could be tested, 1 have genes" in words(report, INTERPRETED[0])
-    assert "trained without it" in words(report, INTERPRETED[0])
+    assert "Of 2 pairs of types that could be tested, 1 has genes" in words(report, INTERPRETED[0])
+    assert "trained without these cells" in words(report, INTERPRETED[0])
     found, genes, pairs = blocks(report, INTERPRETED[0], Table)
     assert len(found.frame) == 1
     assert genes.frame["gene"].tolist() == ["g2", "g1", "g3"]  # by p, of that pair alone

@@ -33,9 +33,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.attention import PREDICT_CELLS, sender_rows
+from tissue_crosstalk.core.attention import PREDICT_CELLS, attend_to_neighbors
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
-from tissue_crosstalk.core.network import LAYER_NORM_EPS, CrossAttentionNetwork, Edges
+from tissue_crosstalk.core.network import LAYER_NORM_EPS, CrossAttentionNetwork, KeyValueMap
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate
 
@@ -245,12 +245,13 @@ def ablate(
     heads = (ALL_HEADS, *range(network.settings.n_heads)) if by_head else (ALL_HEADS,)
     with torch.inference_mode():
         readers = {head: HeadReader.of(network, head) for head in heads}
+        key_value_map = network.key_value_map()
     sums = [_EffectSums.empty(network, label, len(groups.names), readers) for label in labels]
     rows = np.flatnonzero(np.isin(tissue.labels, labels))
     with torch.inference_mode():
         for start, stop in shards(len(rows), cells_per_shard):
             own = rows[start:stop]
-            parts, n_slots = split_heard(network, tissue, neighbors, own, groups)
+            parts, n_slots = split_heard(network, tissue, neighbors, own, groups, key_value_map)
             for of_label in sums:
                 cells = np.flatnonzero(tissue.labels[own] == of_label.label)
                 for first in range(0, len(cells), CELLS_AT_ONCE):
@@ -318,8 +319,9 @@ def ablate_senders(
     change = torch.zeros(len(pairs), network.settings.n_embed, dtype=torch.float64, device=network.device)
     n_receivers = np.array([np.count_nonzero(tissue.labels == receiver) for _, receiver in label_pairs], dtype=np.int64)
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for start, stop in shards(len(rows), cells_per_shard):
-            change += _changes(network, tissue, neighbors, rows[start:stop], label_pairs)
+            change += _changes(network, tissue, neighbors, rows[start:stop], label_pairs, key_value_map)
         total = change @ network.linear_head.weight.double().T  # (pair, gene)
     with np.errstate(invalid="ignore"):
         diff = total.cpu().numpy() / n_receivers[:, None]
@@ -332,6 +334,7 @@ def split_heard(
     neighbors: Neighbors,
     receivers: npt.NDArray[np.intp],
     groups: SenderGroups,
+    key_value_map: KeyValueMap,
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """Return what receivers hear, split by the groups of those who say it.
 
@@ -345,6 +348,8 @@ def split_heard(
         Rows of the receivers, ascending, (cell,).
     groups
         Groups of senders.
+    key_value_map
+        Of the network, made once for all receivers.
 
     Returns
     -------
@@ -355,13 +360,7 @@ def split_heard(
     """
     s, n_groups = network.settings, len(groups.names)
     nn_idx = neighbors.idx[receivers]
-    used = np.unique(nn_idx[nn_idx >= 0])
-    if not len(used):
-        used = receivers[:1].astype(nn_idx.dtype)  # padded slots, too, need a row to point at
-    local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
-    senders = sender_rows(network, tissue.expression[used])
-    edges = Edges.from_neighbors(local, neighbors.dist[receivers], tissue.labels[receivers]).to(network.device)
-    patterns = network.patterns(senders, edges, blocks=True)
+    value, edges, patterns = attend_to_neighbors(network, tissue, neighbors, receivers, key_value_map)
     codes = np.where(nn_idx < 0, -1, groups.codes[nn_idx])
     codes = np.where(codes < 0, n_groups, codes).astype(np.min_scalar_type(n_groups))
     # Slots by group, so that the neighbors of a group are a run, and each run is a bag whose values are summed.
@@ -379,7 +378,7 @@ def split_heard(
     of_row = (torch.arange(n_cells, device=network.device)[:, None] * s.n_heads + head) * n_neighbors
     bags = F.embedding_bag(
         value_row.reshape(-1),
-        senders.value.reshape(-1, s.n_head_size),
+        value.reshape(-1, s.n_head_size),
         (of_row[:, :, None] + starts[:, None, :]).reshape(-1),
         per_sample_weights=weight.reshape(-1),
         mode="sum",
@@ -403,10 +402,11 @@ def _changes(
     neighbors: Neighbors,
     receivers: npt.NDArray[np.intp],
     label_pairs: Sequence[tuple[int, int]],
+    key_value_map: KeyValueMap,
 ) -> Tensor:
     """Return by how much each pair's sender type changes the states of these receivers, summed, (pair, embed)."""
     change = torch.zeros(len(label_pairs), network.settings.n_embed, dtype=torch.float64, device=network.device)
-    parts, n_slots = split_heard(network, tissue, neighbors, receivers, SenderGroups.of_types(tissue))
+    parts, n_slots = split_heard(network, tissue, neighbors, receivers, SenderGroups.of_types(tissue), key_value_map)
     labels = torch.from_numpy(tissue.labels[receivers].astype(np.int64)).to(network.device)
     heard = parts.sum(dim=1)
     states = network.states(heard, labels, blocks=True)

@@ -146,11 +146,11 @@ def _compute_shard(
         return by_head, sender_norms(network, senders.value, maps.norm_factors)
 
 
-def sender_rows(
-    network: CrossAttentionNetwork, expression: sparse.csr_matrix, key_value_map: KeyValueMap | None = None
-) -> Senders:
-    """Return embedding, key and value of every row of `expression`, made dense a block at a time."""
-    key_value_map, size = key_value_map or network.key_value_map(), network.row_block
+def sender_rows(network: CrossAttentionNetwork, expression: sparse.csr_matrix, key_value_map: KeyValueMap) -> Senders:
+    """Return embedding, key and value of every row of `expression`, made dense a block at a time.
+
+    The map is that of the network, made once by callers that come with many parts.
+    """
     n_rows, s = expression.shape[0], network.settings
     embedding = torch.empty(n_rows, s.n_nn_embed, device=network.device)
     key, value = (torch.empty(n_rows, s.n_heads, s.n_head_size, device=network.device) for _ in range(2))
@@ -160,7 +160,7 @@ def sender_rows(
         part = network.senders(block, blocks=True, key_value_map=key_value_map)
         embedding[own], key[own], value[own] = part.embedding, part.key, part.value
 
-    each_block(write, n_rows, size, network.device)
+    each_block(write, n_rows, network.row_block, network.device)
     return Senders(embedding, key, value)
 
 
@@ -280,10 +280,49 @@ def _predict(
     rows = np.arange(tissue.n_cells) if receivers is None else np.asarray(receivers)
     out = np.empty((len(rows), network.n_genes), dtype=np.float32)
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for start in range(0, len(rows), PREDICT_CELLS):
             part = rows[start : start + PREDICT_CELLS]
-            out[start : start + len(part)] = from_heard(*hear(network, tissue, neighbors, part)).cpu().numpy()
+            heard, label = hear(network, tissue, neighbors, part, key_value_map)
+            out[start : start + len(part)] = from_heard(heard, label).cpu().numpy()
     return out
+
+
+def attend_to_neighbors(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    receivers: npt.NDArray[np.integer],
+    key_value_map: KeyValueMap,
+) -> tuple[Tensor, Edges, Tensor]:
+    """Return what the neighbors of some receivers say, the edges to them, and the attention on these, on the device.
+
+    Parameters
+    ----------
+    network
+        The model's network, under ``torch.inference_mode``.
+    tissue, neighbors
+        The cells in spatial order, and their neighbors.
+    receivers
+        Rows of the cells wanted, all of which are computed at once; at least one.
+    key_value_map
+        Of the network, made once for all receivers.
+
+    Returns
+    -------
+    value
+        (sender, head, d).
+    edges
+        Their `sender` counts in `value`.
+    patterns
+        (cell, head, neighbor).
+    """
+    used, local = renumber(neighbors.idx[receivers])
+    if not len(used):
+        used = receivers[:1].astype(np.int64)  # padded slots, too, need a row to point at
+    senders = sender_rows(network, tissue.expression[used], key_value_map)
+    edges = Edges.from_neighbors(local, neighbors.dist[receivers], tissue.labels[receivers]).to(network.device)
+    return senders.value, edges, network.patterns(senders, edges, blocks=True)
 
 
 def hear(
@@ -291,27 +330,17 @@ def hear(
     tissue: PreparedTissue,
     neighbors: Neighbors,
     receivers: npt.NDArray[np.integer],
+    key_value_map: KeyValueMap,
 ) -> tuple[Tensor, Tensor]:
     """Return what the heads of some receivers hear, (cell, head, d), and the label of each, (cell,), on the device.
 
     Parameters
     ----------
-    network
-        The model's network.
-    tissue, neighbors
-        The cells in spatial order, and their neighbors.
-    receivers
-        Rows of the cells wanted, all of which are computed at once; at least one.
+    network, tissue, neighbors, receivers, key_value_map
+        As of :func:`attend_to_neighbors`.
     """
-    nn_idx = neighbors.idx[receivers]
-    used = np.unique(nn_idx[nn_idx >= 0])
-    if not len(used):
-        used = receivers[:1].astype(used.dtype)  # padded slots, too, need a row to point at
-    local = np.where(nn_idx < 0, -1, np.searchsorted(used, nn_idx))
-    senders = sender_rows(network, tissue.expression[used])
-    edges = Edges.from_neighbors(local, neighbors.dist[receivers], tissue.labels[receivers]).to(network.device)
-    patterns = network.patterns(senders, edges, blocks=True)
-    return network.attend(senders.value, patterns, edges.sender), edges.receiver_label
+    value, edges, patterns = attend_to_neighbors(network, tissue, neighbors, receivers, key_value_map)
+    return network.attend(value, patterns, edges.sender), edges.receiver_label
 
 
 def pair_scores(
@@ -343,12 +372,13 @@ def pair_scores(
     out = np.empty((np.count_nonzero(wanted), 2 * network.settings.n_heads), dtype=np.float32)
     done = 0
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for start, stop in shards(len(rows), cells_per_shard):
             own = rows[start:stop]
             if not len(own):
                 break  # no pair is wanted
             pairs = torch.from_numpy(np.flatnonzero(wanted[own])).to(network.device)
-            scores = network.pair_scores(sender_rows(network, expression[own]), pairs, blocks=True)
+            scores = network.pair_scores(sender_rows(network, expression[own], key_value_map), pairs, blocks=True)
             out[done : done + len(pairs)] = scores.cpu().numpy()
             done += len(pairs)
     return out

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import special
 
 from tissue_crosstalk.core.errors import ParameterError
-from tissue_crosstalk.core.threads import Each, one_by_one, side_by_side
+from tissue_crosstalk.core.threads import Each, one_by_one, progress, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -518,8 +518,9 @@ def silhouettes(
             if other != one and other.start < n_wanted:
                 add(other, one, distance)
 
-    for pairs in _rounds(bands):
-        (each or one_by_one)(add_between, [pair for pair in pairs if pair[0][0].start < n_wanted], "silhouettes")
+    # One bar for all rounds, which take about as long as each other.
+    for pairs in progress(_rounds(bands), "silhouettes", len(bands)):
+        (each or one_by_one)(add_between, [pair for pair in pairs if pair[0][0].start < n_wanted], None)
     ends = np.cumsum([len(size) for size in sizes])[:-1]
     values = [
         _of_rows(known.T, labels[:n_wanted], size)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from tissue_crosstalk.core.attention import PREDICT_CELLS, sender_rows
-from tissue_crosstalk.core.network import CrossAttentionNetwork
+from tissue_crosstalk.core.network import CrossAttentionNetwork, KeyValueMap
 from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import categorical
 
@@ -61,7 +61,7 @@ def contributions(
     out = np.empty((len(rows), network.settings.n_heads, network.n_genes), dtype=np.float32)
     done = 0
     with torch.inference_mode():
-        for states in _solo_states(network, tissue, rows, cells_per_shard):
+        for states in _solo_states(network, tissue, rows, cells_per_shard, network.key_value_map()):
             out[done : done + len(states)] = network.linear_head(states).cpu().numpy()
             done += len(states)
     return out
@@ -104,11 +104,12 @@ def summarize_contributions(
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
     n_senders = np.zeros(len(labels), dtype=np.int64)
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for number, label in enumerate(labels):
             rows = np.flatnonzero(tissue.labels == label)
             n_senders[number] = len(rows)
             if len(rows):
-                mean[number], std[number] = _moments(network, tissue, rows, cells_per_shard)
+                mean[number], std[number] = _moments(network, tissue, rows, cells_per_shard, key_value_map)
     n_rows = n_heads * n_genes
     return pd.DataFrame(
         {
@@ -150,28 +151,38 @@ def neighbor_embeddings(
     rows = np.arange(tissue.n_cells) if cells is None else np.asarray(cells, dtype=np.int64)
     out = np.empty((len(rows), network.settings.n_nn_embed), dtype=np.float32)
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for start, stop in shards(len(rows), cells_per_shard):
-            out[start:stop] = sender_rows(network, tissue.expression[rows[start:stop]]).embedding.cpu().numpy()
+            senders = sender_rows(network, tissue.expression[rows[start:stop]], key_value_map)
+            out[start:stop] = senders.embedding.cpu().numpy()
     return out
 
 
 def _solo_states(
-    network: CrossAttentionNetwork, tissue: PreparedTissue, rows: npt.NDArray[np.int64], cells_per_shard: int
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    rows: npt.NDArray[np.int64],
+    cells_per_shard: int,
+    key_value_map: KeyValueMap,
 ) -> Iterator[torch.Tensor]:
     """Yield what the linear head reads of each cell alone, (cell, head, embed), some cells at a time."""
     for start, stop in shards(len(rows), cells_per_shard):
-        value = sender_rows(network, tissue.expression[rows[start:stop]]).value
+        value = sender_rows(network, tissue.expression[rows[start:stop]], key_value_map).value
         for first in range(0, len(value), _ROWS_AT_ONCE):
             yield network.solo_states(value[first : first + _ROWS_AT_ONCE], blocks=True)
 
 
 def _moments(
-    network: CrossAttentionNetwork, tissue: PreparedTissue, rows: npt.NDArray[np.int64], cells_per_shard: int
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    rows: npt.NDArray[np.int64],
+    cells_per_shard: int,
+    key_value_map: KeyValueMap,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return mean and standard deviation over some cells, (head, gene)."""
     shape = network.settings.n_heads, network.n_genes
     total, squares = (torch.zeros(shape, dtype=torch.float64, device=network.device) for _ in range(2))
-    for states in _solo_states(network, tissue, rows, cells_per_shard):
+    for states in _solo_states(network, tissue, rows, cells_per_shard, key_value_map):
         for head in range(shape[0]):  # one at a time: all genes of all heads are much
             said = network.linear_head(states[:, head]).double()
             total[head] += said.sum(dim=0)

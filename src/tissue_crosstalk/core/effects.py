@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.cross_fitting import Folds
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.neighbors import Neighbors
+    from tissue_crosstalk.core.network import KeyValueMap
     from tissue_crosstalk.core.tissue import PreparedTissue
 
 Floats = npt.NDArray[np.float64]
@@ -92,6 +93,8 @@ def measure_effects(
     other side. Partial: D. Freedman and D. Lane, J. Bus. Econ. Stat. 1 (1983), 292-298. Errors of the slope: H. White,
     Econometrica 48 (1980), 817-838.
     """
+    import torch
+
     settings = settings or EffectSettings()
     n_models = folds.n_folds if folds is not None else 1
     if len(models) != n_models:
@@ -99,6 +102,8 @@ def measure_effects(
     n_types, n_genes = len(tissue.cell_types), len(tissue.genes)
     sums = {pair: _TestSums(n_genes) for pair in _pairs(tissue, neighbors, settings.min_hearing)}
     for fold, model in enumerate(models):
+        with torch.inference_mode():
+            key_value_map = model.network.key_value_map()
         in_fold = np.ones(tissue.n_cells, dtype=bool) if folds is None else folds.of_cell == fold
         for label in range(n_types):
             senders = [sender for receiver, sender in sums if receiver == label]
@@ -109,7 +114,9 @@ def measure_effects(
             if settings.permute_within == "block" and folds is not None:
                 strata = folds.block[rows]
             rows, starts = _by_stratum(rows, strata)
-            for sender, genes, effect, others in _effects(model, tissue, neighbors, rows, label, senders):
+            for sender, genes, effect, others in _effects(
+                model, tissue, neighbors, rows, label, senders, key_value_map
+            ):  # fmt: skip
                 expression = np.asarray(tissue.expression[rows][:, genes].todense(), dtype=np.float64).T
                 sums[label, sender].add(genes, effect, others, expression, starts, adjust=settings.adjust)
     return _table(tissue, neighbors, sums, held_out=folds is not None)
@@ -150,6 +157,7 @@ def _effects(
     rows: npt.NDArray[np.intp],
     label: int,
     senders: Sequence[int],
+    key_value_map: KeyValueMap,
 ) -> Iterator[tuple[int, slice, Floats, Floats]]:
     """Yield sender, genes, the effect of the sender, and the predicted change by all others, both (gene, cell)."""
     import torch
@@ -163,7 +171,7 @@ def _effects(
         ascending = np.sort(rows)
         parts = torch.cat(
             [
-                split_heard(network, tissue, neighbors, ascending[start:stop], groups)[0]
+                split_heard(network, tissue, neighbors, ascending[start:stop], groups, key_value_map)[0]
                 for start, stop in shards(len(rows), PREDICT_CELLS)
             ]
         )[torch.from_numpy(np.searchsorted(ascending, rows))]

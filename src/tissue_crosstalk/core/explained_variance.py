@@ -176,9 +176,11 @@ def explain_variance(
     by_gene, explained = np.full((*shape, network.n_genes), np.nan), np.full(shape, np.nan)
     p_value, n_receivers = np.full(shape, np.nan), np.zeros(len(labels), dtype=np.int64)
     with torch.inference_mode():
+        key_value_map = network.key_value_map()
         for start, stop in shards(len(rows), cells_per_shard):
             if start < stop:
-                heard[start:stop] = hear(network, tissue, neighbors, rows[start:stop])[0].cpu().numpy()
+                of_shard, _ = hear(network, tissue, neighbors, rows[start:stop], key_value_map)
+                heard[start:stop] = of_shard.cpu().numpy()
         for number, label in enumerate(labels):
             own = np.flatnonzero(tissue.labels[rows] == label)
             own = own[np.argsort(tissue.positions[rows[own]])]

@@ -83,6 +83,17 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
     return table
 
 
+def with_changed_genes(interactions: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs with genes that are raised or lowered by the calibrated test.
+
+    Parameters
+    ----------
+    interactions
+        Table of :func:`weigh_interactions`.
+    """
+    return interactions[interactions["n_genes"] + interactions["n_genes_lowered"] > 0]
+
+
 def count_pairs(interactions: pd.DataFrame) -> tuple[int, int]:
     """Return how many pairs have changed genes by the calibrated test, and how many were tested.
 
@@ -91,8 +102,7 @@ def count_pairs(interactions: pd.DataFrame) -> tuple[int, int]:
     interactions
         Table of :func:`weigh_interactions`.
     """
-    n_found = int((interactions["n_genes"] + interactions["n_genes_lowered"] > 0).sum())
-    return n_found, int(interactions["smallest_q"].notna().sum())
+    return len(with_changed_genes(interactions)), int(interactions["smallest_q"].notna().sum())
 
 
 def regions_differ(interactions: pd.DataFrame, effects: pd.DataFrame) -> bool:

@@ -1,4 +1,4 @@
-"""Figures of interpretation of which there is one per receiver type, pair or head: what draws each, by file name."""
+"""Figures of interpretation of which there is one per receiver type or head: what draws each, by file name."""
 
 from __future__ import annotations
 
@@ -33,52 +33,6 @@ def plan_volcanoes(
         stem: functools.partial(plot_volcanoes, own, name, palette, q_threshold=q_threshold, observed=observed)
         for stem, name, own in _by_receiver(effects, palette)
     }
-
-
-def plan_volcanoes_of_pairs(
-    effects: pd.DataFrame,
-    palette: Mapping[str, str],
-    *,
-    q_threshold: float = 0.05,
-    observed: bool = False,
-    most_pairs: int = 60,
-) -> dict[str, Callable[[], Figure]]:
-    """Say how to draw which genes a sender type changes, for each pair in which there is such a gene.
-
-    Parameters
-    ----------
-    effects, palette, q_threshold, observed
-        See :func:`~tissue_crosstalk.core.plots.volcano.plot_volcano`.
-    most_pairs
-        Where there are more pairs, those with the most such genes are drawn.
-
-    Returns
-    -------
-    dict
-        What draws each figure, by stem of a file name, ``<receiver>_from_<sender>``, in the order of `palette`.
-    """
-    from tissue_crosstalk.core.plots.effect_style import DIFF, Q_VALUE, RECEIVER, SENDER, is_name
-    from tissue_crosstalk.core.plots.style import unique_file_names
-    from tissue_crosstalk.core.plots.volcano import plot_volcano
-
-    found = effects[(effects[Q_VALUE] < q_threshold) & effects[DIFF].notna()]
-    ends = pd.MultiIndex.from_arrays([found[RECEIVER].astype(str), found[SENDER].astype(str)])
-    counts = pd.Series(1, index=ends).groupby(level=[0, 1]).sum()
-    # Which of the pairs with as many genes are drawn is said by the palette, not by the alphabet.
-    in_order = [pair for one in palette for other in palette if (pair := (one, other)) in counts.index]
-    chosen = set(sorted(in_order, key=lambda pair: -int(counts[pair]))[:most_pairs])
-    labels = {f"{receiver}_from_{sender}": (receiver, sender) for receiver, sender in in_order}
-    stems = unique_file_names(labels)
-    of_receiver = {name: own for _, name, own in _by_receiver(effects, palette)}
-    plans: dict[str, Callable[[], Figure]] = {}
-    for label, (receiver, sender) in labels.items():
-        if (receiver, sender) in chosen:
-            own = of_receiver[receiver]
-            own = own[is_name(own[SENDER], sender)]
-            plans[stems[label]] = functools.partial(
-                plot_volcano, own, receiver, sender, q_threshold=q_threshold, observed=observed
-            )
-    return plans
 
 
 def plan_gene_dots(

@@ -16,6 +16,7 @@ import pandas as pd
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import TissueError, did_you_mean, listing
+from tissue_crosstalk.core.interactions import with_changed_genes
 from tissue_crosstalk.core.statistics import categorical
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def annotate_pairs(pairs: pd.DataFrame, tissue: PreparedTissue, interactions: pd
     means, shares = _by_type(tissue.expression, tissue.labels, len(tissue.cell_types))
     total = means.sum(axis=0)
     specificity = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
-    changed = interactions[(interactions["n_genes"] > 0) | (interactions["n_genes_lowered"] > 0)]
+    changed = with_changed_genes(interactions)
     receivers = changed[terms.RECEIVER].cat.codes.to_numpy()
     senders = changed[terms.SENDER].cat.codes.to_numpy()
     ligands, receptors = (known[column].map(index).to_numpy(dtype=np.int64) for column in (LIGAND, RECEPTOR))

@@ -71,7 +71,7 @@ class RankSums:
 
 
 def rank_sum_tests(
-    values: sparse.csr_matrix | npt.NDArray[np.floating],
+    values: sparse.csr_matrix | sparse.csc_matrix | npt.NDArray[np.floating],
     groups: npt.NDArray[np.integer],
     strata: npt.NDArray[np.integer],
     n_groups: int,
@@ -157,14 +157,14 @@ def _means(sums: Values, sizes: npt.NDArray[np.int64]) -> tuple[Values, Values]:
     return sums[:-1] / np.maximum(inside, 1), (sums.sum(axis=0) - sums[:-1]) / np.maximum(outside, 1)
 
 
-def _by_feature(values: sparse.csr_matrix | npt.NDArray[np.floating]) -> sparse.csc_matrix:
+def _by_feature(values: sparse.csr_matrix | sparse.csc_matrix | npt.NDArray[np.floating]) -> sparse.csc_matrix:
     """Return values (cell, feature) feature by feature, without stored zeros."""
     if isinstance(values, np.ndarray):
         by_feature = np.ascontiguousarray(values.T)
         starts = np.concatenate([[0], np.cumsum(np.count_nonzero(by_feature, axis=1))])
         cells = np.flatnonzero(by_feature)
         return sparse.csc_matrix((by_feature.reshape(-1)[cells], cells % len(values), starts), shape=values.shape)
-    part = sparse.csc_matrix(values)
+    part = sparse.csc_matrix(values, copy=isinstance(values, sparse.csc_matrix))  # else it would be the caller's own
     part.sum_duplicates()
     part.eliminate_zeros()
     return part

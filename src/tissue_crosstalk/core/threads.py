@@ -29,14 +29,19 @@ _share = _Share()
 class Each(Protocol):
     """Runs a function on each of some pieces of work, and returns what it returns in their order."""
 
-    def __call__(self, function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]:
-        """Run `function` on each of `tasks`; `what` they are, for the bar that shows how far it is."""
+    def __call__(self, function: Callable[[_T], _R], tasks: Sequence[_T], what: str | None, /) -> list[_R]:
+        """Run `function` on each of `tasks`; `what` they are, for the bar that shows how far it is; None: no bar."""
         ...
 
 
-def one_by_one(function: Callable[[_T], _R], tasks: Sequence[_T], _what: str) -> list[_R]:
+def one_by_one(function: Callable[[_T], _R], tasks: Sequence[_T], _what: str | None) -> list[_R]:
     """Run a function on pieces of work in the thread that calls it."""
     return [function(task) for task in tasks]
+
+
+def progress(pieces: Iterable[_T], what: str, total: int) -> Iterable[_T]:
+    """Show on a terminal how far it is while pieces of work are gone through."""
+    return tqdm(pieces, desc=what, total=total, disable=None, leave=False)
 
 
 @contextmanager
@@ -55,8 +60,8 @@ def side_by_side() -> Iterator[Each]:
         ThreadPoolExecutor(joblib.cpu_count(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool,
     ):
 
-        def each(function: Callable[[_T], _R], tasks: Sequence[_T], what: str, /) -> list[_R]:
-            return list(tqdm(pool.map(function, tasks), desc=what, total=len(tasks), disable=None, leave=False))
+        def each(function: Callable[[_T], _R], tasks: Sequence[_T], what: str | None, /) -> list[_R]:
+            return list(progress(pool.map(function, tasks), what, len(tasks)) if what else pool.map(function, tasks))
 
         yield each
 

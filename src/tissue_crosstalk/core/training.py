@@ -20,6 +20,7 @@ from tissue_crosstalk.core.batches import HeldOut, hold_out, patch_batches
 from tissue_crosstalk.core.devices import choose_device
 from tissue_crosstalk.core.errors import TrainingError
 from tissue_crosstalk.core.neighbors import typical_distance
+from tissue_crosstalk.core.training_settings import BARELY
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +41,6 @@ VALIDATION_CELLS = 1024
 
 DIVERGED = 10.0
 """A loss this many times that of the untrained network, or of the types' means if that is larger, has diverged."""
-
-BARELY = 0.002
-"""A model that predicts held-out cells better than their types' means by less than this share has learned nothing."""
 
 NOTHING = 1e-12
 """A reconstruction term of rounding errors alone."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Final, Literal, get_args
 
 from tissue_crosstalk.core.batches import Split
 from tissue_crosstalk.core.devices import AUTO, check_device_name
 from tissue_crosstalk.core.errors import ParameterError, is_number, is_whole
+
+BARELY: Final = 0.002
+"""A model that predicts held-out cells better than their types' means by less than this share has learned nothing."""
 
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 

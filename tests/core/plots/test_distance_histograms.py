@@ -56,8 +56,8 @@ def test_by_hand() -> None:
     before = histogram.copy()
     figure = draw(histogram.sample(frac=1.0, random_state=0), beyond={"T": 8, "B": 0}, distance_unit="µm")
     first, second = figure.axes
-    assert texts(first) == ["B", "median 10.7"]
-    assert texts(second) == ["T", "median 10", "50 % beyond"]
+    assert texts(first) == ["B", "median 10.7 µm"]
+    assert texts(second) == ["T", "median 10 µm", "50 % beyond"]
     assert [bar.get_height() for bar in first.patches] == [0.0, 0.25, 0.75]
     assert [bar.get_height() for bar in second.patches] == [0.125, 0.375, 0.0]
     assert [(bar.get_x(), bar.get_width()) for bar in first.patches] == [(0.0, 5.0), (5.0, 5.0), (10.0, 2.0)]

@@ -12,6 +12,7 @@ from figure_checks import assert_tidy, type_names
 from matplotlib.colors import to_hex
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.plots._layout import wrap
 from tissue_crosstalk.core.plots.attention_enrichment import plot_attention_enrichment
 from tissue_crosstalk.core.plots.effect_style import (
     LONGEST_GENE,
@@ -24,7 +25,7 @@ from tissue_crosstalk.core.plots.effect_style import (
     texts_of,
 )
 from tissue_crosstalk.core.plots.gene_dots import choose_genes, plot_gene_dots
-from tissue_crosstalk.core.plots.style import cell_type_palette
+from tissue_crosstalk.core.plots.style import FONT_SIZE, cell_type_palette
 from tissue_crosstalk.core.plots.volcano import plot_volcano, plot_volcanoes
 
 PALETTE = {"T": "#ff0000", "NK": "#00ff00", "B": "#0000ff"}
@@ -229,6 +230,16 @@ class TestGeneDots:
         assert len(texts(figure.axes[0])) == n_types - 1
         assert_tidy(figure)
 
+    @pytest.mark.parametrize("size", [1e-7, 1e-4, 0.01, 1.0, 1e4, 1e8])
+    def test_the_scale_is_read_whatever_the_size_of_changes(self, size: float) -> None:
+        """No power of ten is written aside, where the label of the scale is."""
+        figure: Any = plot_gene_dots(by_hand().assign(diff=by_hand()["diff"] * size), "B", PALETTE)
+        assert_tidy(figure)
+        bar = figure.axes[-1]
+        assert not bar.xaxis.get_offset_text().get_text()
+        written = [float(label.get_text().replace("−", "-")) for label in bar.get_xticklabels()]
+        np.testing.assert_allclose(written, bar.get_xticks(), rtol=1e-6)
+
     def test_nothing_to_draw(self) -> None:
         none = plot_gene_dots(by_hand(), "B", PALETTE, q_threshold=1e-4)
         assert none.texts[0].get_text() == "No gene of B has q < 0.0001 for any of 2 senders."
@@ -252,6 +263,12 @@ class TestDots:
         assert limit_of(np.array([-3.0, np.nan, -np.inf]), 0.5) == 3.0
         assert limit_of(np.array([0.1]), 0.5) == 0.5
         assert limit_of(np.array([]), 0.5) == 0.5
+
+
+def test_a_threshold_stays_on_one_line() -> None:
+    wrapped = [wrap("raises or lowers with q < 0.05 of it", width, FONT_SIZE) for width in np.linspace(0.7, 2.5, 20)]
+    assert any("with\n" in text for text in wrapped)
+    assert all("q < 0.05" in text for text in wrapped)
 
 
 class TestEnrichment:
@@ -280,6 +297,12 @@ class TestEnrichment:
         assert [width > 0 for width in labelled(places, "_dots").get_linewidths()] == [True, True, False]
         assert heading(figure)[1] == "columns: heads; 1 of 2 pairs have q < 0.05 in some head"
         assert [text.get_text() for text in figure.texts[2:4]] == ["expression shuffled", "places shuffled"]
+        assert_tidy(figure)
+
+    def test_numbers_of_heads_are_upright(self) -> None:
+        figure: Any = plot_attention_enrichment(self.table().assign(head_idx=[0, 1, 0, 2]), PALETTE)
+        for axes in figure.axes[:2]:
+            assert {label.get_rotation() for label in axes.get_xticklabels()} == {0.0}
         assert_tidy(figure)
 
     def test_one_way_of_shuffling_is_one_panel(self) -> None:

@@ -148,7 +148,10 @@ class TestConditions:
         np.testing.assert_allclose(means, [(0, 0.1), (1, 0.3)], atol=1e-12)
         assert second.get_ylim() == pytest.approx((0.0, 1.08 * 0.4))
         assert first.get_ylim() == (0.0, 1.0)  # no cell anywhere
-        assert [text.get_text() for text in figure.texts] == ["share of the section's cells"]
+        assert [text.get_text().replace("\n", " ") for text in figure.texts] == [
+            "Shares of hubs by condition",
+            "share of the section's cells",
+        ]
 
     def test_small_q_and_only_p(self) -> None:
         shares, tests = self.tables([0, -1], ["a", "b"])

@@ -106,7 +106,10 @@ class TestComposition:
         assert written(axes) == ["0.75", "0.25", "0.00", "0.50"]
         assert bar.get_xlabel() == "mean share of strong neighbors"
         assert axes.images[0].get_clim() == (0.0, 0.75)
-        assert labels(figure.texts) == ["1 isolated cell (20.0%) has no strong neighbor."]
+        assert labels(figure.texts) == [
+            "Strong neighbors of hubs by cell\ntype",
+            "1 isolated cell (20.0%) has no strong neighbor.",
+        ]
         assert_tidy(figure)
         pd.testing.assert_frame_equal(hubs, before)
 
@@ -117,7 +120,7 @@ class TestComposition:
         assert labels(axes.get_xticklabels()) == ["L2/3 IT", "_odd"]
         expected = hubs.groupby("hub_cluster")[["L2/3 IT", "_odd"]].mean()
         np.testing.assert_allclose(axes.images[0].get_array(), expected.to_numpy())
-        assert not figure.texts  # no cell is isolated
+        assert len(figure.texts) == 1  # the title: no cell is isolated
 
     def test_only_few_squares_hold_numbers(self) -> None:
         assert len(written(plot_hub_composition(make_hubs(5, 12)).axes[0])) == hub_plots.MOST_ANNOTATED == 60
@@ -126,7 +129,10 @@ class TestComposition:
         hubs = make_hubs(25, 12, n_cells=13_000)
         hubs.loc[::10, "hub_cluster"] = -1
         figure = plot_hub_composition(hubs, order=[*type_names(25)[1:], LONG[0]])  # a long name in the last column
-        assert labels(figure.texts) == ["1,300 isolated cells (10.0%) have no strong neighbor."]
+        assert labels(figure.texts) == [
+            "Strong neighbors of hubs by cell type",
+            "1,300 isolated cells (10.0%) have no strong neighbor.",
+        ]
         assert not written(figure.axes[0])
         assert_tidy(figure)
 
@@ -211,7 +217,7 @@ class TestMap:
         figure = plot_hub_map(xy, hub, long, distance_unit="µm")
         titles = [axes.get_title().split()[0] for axes in figure.axes]
         assert titles == [f"s{number}" for number in range(3, 15)]
-        assert labels(figure.texts) == ["The 12 largest of 15 sections; counts are of all cells."]
+        assert labels(figure.texts) == ["Hubs in the tissue", "The 12 largest of 15 sections; counts are of all cells."]
         assert list(key(figure)) == [f"{hub_name(one)} ({(hub == one).sum()} cells)" for one in [*range(20), -1]]
         assert_tidy(figure)
 

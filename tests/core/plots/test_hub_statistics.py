@@ -16,6 +16,7 @@ from tissue_crosstalk.core.plots.hub_statistics import plot_hub_enrichment, plot
 from tissue_crosstalk.core.plots.hub_style import ISOLATED_COLOR, hub_colors
 from tissue_crosstalk.core.plots.style import cell_type_palette, readable_on_white
 
+QUALITY = "How good and how stable hubs are"
 NO_STABILITY = pd.DataFrame({"n_hubs": [], "varied": [], "replicate": [], "adjusted_rand": []})
 
 
@@ -50,7 +51,7 @@ class TestNumber:
         assert offsets(first)[:, 0].max() < 4 < offsets(second)[:, 0].max()
         bands = [artist for artist in right.collections if artist.get_label() == "_range"]
         np.testing.assert_allclose(bands[0].get_paths()[0].get_extents().extents, [2, 0.78, 4, 0.92])
-        assert [text.get_text() for text in figure.texts] == ["3 hubs, chosen by stability"]
+        assert [text.get_text() for text in figure.texts] == [QUALITY, "3 hubs, chosen by stability"]
         assert sorted(written(right)) == ["other seeds", "resampled cells"]
         assert left.get_xlim() == right.get_xlim()
         assert left.get_xticks().tolist() == right.get_xticks().tolist() == [2, 3, 4]
@@ -65,7 +66,7 @@ class TestNumber:
         figure: Any = plot_number_of_hubs({2: 0.3, 3: 0.5}, NO_STABILITY, 2, "silhouette")
         (axes,) = figure.axes
         assert axes.get_ylabel() == "mean silhouette"
-        assert figure.texts[0].get_text() == "2 hubs, chosen by silhouette"
+        assert figure.texts[1].get_text() == "2 hubs, chosen by silhouette"
 
     def test_a_single_number_is_points(self) -> None:
         figure: Any = plot_number_of_hubs({5: 0.4}, self.stability([5]), 5, "given")
@@ -85,7 +86,7 @@ class TestNumber:
         figure: Any = plot_number_of_hubs({2: 0.3, 3: 0.5}, NO_STABILITY, 1, "silhouette")
         (line,) = figure.axes[0].lines
         assert line.get_xydata().tolist() == [[2, 0.3], [3, 0.5]]
-        assert figure.texts[0].get_text() == "1 hub, chosen by silhouette"
+        assert figure.texts[1].get_text() == "1 hub, chosen by silhouette"
 
     def test_nothing_to_draw(self) -> None:
         nan = self.stability([2]).assign(adjusted_rand=np.nan)

@@ -137,6 +137,11 @@ class TestNetwork:
         assert self.width(key[-1]) == pytest.approx(WIDEST_ARROW)
         assert_tidy(figure)
 
+    def test_arrows_of_one_width_have_one_key(self) -> None:
+        figure = plot_gene_network(pairs_by_hand().assign(n_genes=1), PALETTE)
+        assert [text.get_text() for text in figure.axes[0].texts][3:] == ["1 gene", "40", "200 cells"]
+        assert len(self.arrows(figure, "_key")) == 1
+
     def test_few_genes_are_no_arrow(self) -> None:
         figure = plot_gene_network(pairs_by_hand(), PALETTE, weight="n_genes_lowered", min_genes=2)
         assert len(self.arrows(figure)) == 1
@@ -208,6 +213,10 @@ class TestChord:
         assert len(one.axes[0].collections[0].get_paths()) == 1
         assert caption(one).endswith(
             "11 genes in all; drawn: the 1 with the most genes; 1 type without a ribbon left out"
+        )
+        one_gene = plot_chord(pairs_by_hand().assign(n_genes=[0, 0, 1, 0]), PALETTE)
+        assert caption(one_gene).endswith(
+            "1 of 4 pairs with at least 1 gene, 1 gene in all; 1 type without a ribbon left out"
         )
         none = plot_chord(pairs_by_hand(), PALETTE, min_genes=9)
         assert none.texts[0].get_text().replace("\n", " ") == (
@@ -354,6 +363,12 @@ class TestExplainedVariance:
         assert key == [BEST, "below 0: worse than the mean", "unknown"]
         assert_tidy(figure)
 
+    @pytest.mark.parametrize(("size", "written"), [(0.1, ["1.2", "0.0"]), (0.001, ["0.012", "0.000"])])
+    def test_little_is_told_with_two_digits(self, size: float, written: list[str]) -> None:
+        table = self.table().assign(explained=self.table()["explained"] * size)
+        texts = [text.get_text() for text in plot_explained_variance(table, PALETTE).axes[0].texts]
+        assert [texts[0], texts[2]] == written
+
     def test_nothing_overlaps(self) -> None:
         types = type_names(25)
         assert_tidy(plot_explained_variance(make_explained(types, 8), cell_type_palette(types)))
@@ -429,7 +444,6 @@ class TestPlans:
         ]
         return {
             "volcanoes": interpretation_figures.plan_volcanoes(effects, palette),
-            "pairs": interpretation_figures.plan_volcanoes_of_pairs(effects, palette, most_pairs=2),
             "dots": interpretation_figures.plan_gene_dots(effects, palette),
             "lengths": interpretation_figures.plan_length_scales(scales[0], scales[1], palette),
             "contributions": interpretation_figures.plan_contributions(make_contributions(self.TYPES), palette),
@@ -442,15 +456,6 @@ class TestPlans:
         assert not any("/" in name or name.startswith(".") for plan in plans.values() for name in plan)
         assert list(plans["volcanoes"]) == list(plans["lengths"]) == names
         assert list(plans["contributions"]) == ["head0", "head1"]
-        assert len(plans["pairs"]) == 2
         for plan in plans.values():
             draw = pickle.loads(pickle.dumps(next(iter(plan.values()))))  # other processes may draw it
             assert isinstance(draw(), Figure)
-
-    def test_pairs_with_the_most_genes_are_drawn(self) -> None:
-        effects = make_effects(self.TYPES, 20)
-        found = effects[effects["q_value"] < 0.05].groupby(["receiver", "sender"], observed=True).size()
-        plan = interpretation_figures.plan_volcanoes_of_pairs(effects, cell_type_palette(self.TYPES), most_pairs=1)
-        (draw,) = plan.values()
-        receiver, sender = draw.args[1:3]
-        assert found[receiver, sender] == found.max()

@@ -13,6 +13,8 @@ from matplotlib.colors import to_hex
 from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.plots.training_history import EXPLAINED, LOSSES, plot_training_history
 
+TITLE = "Training of the model"
+
 
 def make_history(n_epochs: int, *, both: bool = False) -> pd.DataFrame:
     """Return losses that fall from a height and rise a little again, the penalties apart."""
@@ -78,6 +80,7 @@ def test_first_epochs_are_cut_off() -> None:
     history = make_history(30)
     figure: Any = plot_training_history(history)
     assert [text.get_text() for text in figure.texts] == [
+        TITLE,
         "cut off: epochs 0 to 1, up to 114", "cut off: epochs 0 to 1, down to −2.1", "best epoch: 20"
     ]  # fmt: skip
     losses, explained = figure.axes
@@ -100,7 +103,7 @@ def test_late_ones_are_counted() -> None:
 def test_short_trainings_are_whole() -> None:
     figure: Any = plot_training_history(make_history(3))
     assert figure.axes[0].get_ylim()[1] > 113
-    assert [text.get_text() for text in figure.texts] == ["best epoch: 2"]
+    assert [text.get_text() for text in figure.texts] == [TITLE, "best epoch: 2"]
     assert_tidy(figure)
 
 
@@ -128,7 +131,7 @@ def test_columns_without_numbers_are_left_out() -> None:
     (axes,) = figure.axes
     assert list(lines(axes)) == ["training, with penalties", "training"]
     assert best(axes) == []
-    assert [text.get_text() for text in figure.texts] == ["cut off: epochs 0 to 1, up to 113"]
+    assert [text.get_text() for text in figure.texts] == [TITLE, "cut off: epochs 0 to 1, up to 113"]
     assert_tidy(figure)
 
 

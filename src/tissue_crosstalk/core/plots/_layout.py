@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 POINTS_PER_INCH: Final = 72.0
 LONGEST_LABEL: Final = 40  # characters
 _MOST_TICKS_PER_INCH: Final = 2.2
+_TITLE_MARGIN: Final = 0.1  # inches
 
 _HANDLE_LENGTH: Final = 1.6  # in font sizes, like the next three
 _HANDLE_PAD: Final = 0.5
@@ -48,29 +50,42 @@ class Canvas:
         Its width, in inches.
     height
         Its height, in inches.
+    above
+        Height of its title, below which all parts are placed, in inches.
     """
 
     figure: Figure
     width: float
     height: float
+    above: float = 0.0
 
     @classmethod
-    def of_size(cls, width: float, height: float) -> Canvas:
-        """Return an empty canvas of a width and a height in inches."""
-        return cls(Figure(figsize=(width, height)), width, height)
+    def of_size(cls, width: float, height: float, *, title: str = "") -> Canvas:
+        """Return an empty canvas of a width and a height in inches, with a title above, if any."""
+        if not title:
+            return cls(Figure(figsize=(width, height)), width, height)
+        lines = wrap(title, width - 2 * _TITLE_MARGIN)
+        above = text_height(lines, TITLE_SIZE) + 0.06
+        titled = cls(Figure(figsize=(width, height + above)), width, height + above)
+        titled.text(_TITLE_MARGIN, _TITLE_MARGIN, lines, size=TITLE_SIZE, bold=True)
+        return replace(titled, above=above)
+
+    def share_of_height(self, top: float) -> float:
+        """Return where a place `top` inches below the title lies in the figure, whose upper end is 1."""
+        return 1 - (self.above + top) / self.height
 
     def axes(
         self, left: float, top: float, width: float, height: float, *, share_x: Axes | None = None,
         share_y: Axes | None = None,
     ) -> Axes:  # fmt: skip
         """Add axes whose upper left corner is at (left, top), all in inches."""
-        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        box = (left / self.width, self.share_of_height(top + height), width / self.width, height / self.height)
         return self.figure.add_axes(box, sharex=share_x, sharey=share_y)
 
     def text(self, left: float, top: float, text: str, *, size: float = FONT_SIZE, bold: bool = False) -> None:
         """Write text whose upper left corner is at (left, top), in inches."""
         self.figure.text(
-            left / self.width, 1 - top / self.height, text, size=size, weight="bold" if bold else "normal",
+            left / self.width, self.share_of_height(top), text, size=size, weight="bold" if bold else "normal",
             va="top", ha="left", linespacing=1.15, parse_math=False,
         )  # fmt: skip
 
@@ -81,7 +96,7 @@ class Canvas:
             list(handles),
             ["label"] * len(handles),
             loc="upper left",
-            bbox_to_anchor=(left / self.width, 1 - top / self.height),
+            bbox_to_anchor=(left / self.width, self.share_of_height(top)),
             ncols=n_columns,
             borderaxespad=0.0,
             borderpad=0.0,
@@ -127,12 +142,13 @@ def widest(texts: Sequence[str], size: float = FONT_SIZE) -> float:
 def wrap(text: str, width: float, size: float = TITLE_SIZE) -> str:
     """Return text broken into lines that are no wider than `width` inches (in bold), words broken where need be."""
     text = printable(text).replace("\t", " ")  # no font has a tab
+    text = re.sub(r" ([<≤≥]) ", "\u00a0\\1\u00a0", text)  # no line ends within q < 0.05
     characters = max(len(text), 1)
     lines = text.split("\n")
     while (too_wide := max(text_width(line, size, bold=True) for line in lines) / width) > 1 and characters > 8:
         characters = min(characters - 1, int(max(len(line) for line in lines) / too_wide))
         lines = textwrap.wrap(text, max(characters, 8))
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def text_height(text: str, size: float = FONT_SIZE) -> float:

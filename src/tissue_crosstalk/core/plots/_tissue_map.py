@@ -38,6 +38,7 @@ def draw_map(
     labels: Sequence[str],
     colors: Sequence[str],
     *,
+    title: str,
     distance_unit: str,
 ) -> Figure:
     """Draw one panel per section, and a key beside them.
@@ -54,6 +55,8 @@ def draw_map(
         Entries of the key.
     colors
         Their colours.
+    title
+        What the map shows.
     distance_unit
         Unit of the coordinates; empty if unknown.
     """
@@ -71,7 +74,7 @@ def draw_map(
     note = wrap(note, total_width - 2 * MARGIN, FONT_SIZE) if note else ""
     above = MARGIN + (text_height(note, FONT_SIZE) + 0.06 if note else 0.0)
     overhang = max(key_height(len(labels), columns) - (panels_height - title_height + BELOW), 0.0)
-    canvas = Canvas.of_size(total_width, above + panels_height + BELOW + overhang)
+    canvas = Canvas.of_size(total_width, above + panels_height + BELOW + overhang, title=title)
     if note:
         canvas.text(MARGIN, MARGIN, note)
 

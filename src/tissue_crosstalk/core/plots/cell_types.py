@@ -80,5 +80,6 @@ def plot_cell_types(
             np.vstack([shades, shades[-1:]]),  # no cell is of code -1, whose shade is the last
             [f"{shorten(name, _LONGEST_NAME)} ({counts[name]:,})" for name in shown],
             [palette[name] for name in shown],
+            title="Cell types in the tissue",
             distance_unit=distance_unit,
         )

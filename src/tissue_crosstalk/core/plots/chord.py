@@ -94,7 +94,7 @@ def plot_chord(
     drawn = strongest(genes, min_genes, most_pairs)
     n_found = int((genes >= min_genes).sum())
     what = WEIGHTS[weight][0].removeprefix("genes ")
-    least = f"at least {min_genes:,} gene{'s' if min_genes > 1 else ''}"
+    least = f"at least {_genes(min_genes)}"
     with figure_style():
         if not types:
             return sentence(NOTHING)
@@ -105,7 +105,7 @@ def plot_chord(
         kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
         caption = (
             f"ribbons from sender to receiver (arrowhead): genes {what}; {n_found:,} of {len(genes):,} pairs with "
-            f"{least}, {genes[genes >= min_genes].sum():,.0f} genes in all"
+            f"{least}, {_genes(int(genes[genes >= min_genes].sum()))} in all"
         )
         if len(drawn) < n_found:
             caption += f"; drawn: the {len(drawn):,} with the most genes"
@@ -113,6 +113,11 @@ def plot_chord(
             n_without = len(types) - len(kept)
             caption += f"; {n_without:,} type{'s' if n_without > 1 else ''} without a ribbon left out"
         return _draw(matrix[np.ix_(kept, kept)], {types[index]: palette[types[index]] for index in kept}, caption)
+
+
+def _genes(count: int) -> str:
+    """Return a number of genes with its unit."""
+    return f"{count:,} gene" + ("" if count == 1 else "s")
 
 
 def _draw(matrix: NDArray[np.float64], palette: Mapping[str, str], caption: str) -> Figure:

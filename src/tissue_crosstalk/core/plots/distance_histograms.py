@@ -121,7 +121,7 @@ def plot_distance_histograms(
     ...     histogram, {"B": "red"}, max_distance=10.0, bin_size=5.0, beyond={"B": 4}, distance_unit="µm"
     ... )
     >>> [text.get_text() for text in figure.axes[0].texts]
-    ['B', 'median 10', '50 % beyond']
+    ['B', 'median 10 µm', '50 % beyond']
     """
     for name, value in (("max_distance", max_distance), ("bin_size", bin_size)):
         if not (is_number(value) and value > 0):
@@ -165,7 +165,7 @@ def _draw(
 ) -> Figure:
     """Draw the panels, row by row."""
     n_rows, n_columns = grid(len(lengths), MOST_COLUMNS)
-    notes = {name: (_median_note(edges), _beyond_note(edges)) for name, edges in lengths.items()}
+    notes = {name: (_median_note(edges, distance_unit), _beyond_note(edges)) for name, edges in lengths.items()}
     note_width = max(sum(text_width(text, NOTE_SIZE) for text in pair) for pair in notes.values()) + 0.1
     xlabel = f"distance ({distance_unit})" if distance_unit else "distance"
     width = max(2.2 if len(lengths) == 1 else 1.3, note_width, text_width(xlabel))
@@ -175,8 +175,9 @@ def _draw(
     row_step = _TITLE + height + _ROW_GAP
     right = MARGIN + text_width(f"{ticks[-1]:g}") / 2
     canvas = Canvas.of_size(
-        _LEFT + n_columns * width + (n_columns - 1) * gap + right, MARGIN + n_rows * row_step - _ROW_GAP + _BOTTOM
-    )
+        _LEFT + n_columns * width + (n_columns - 1) * gap + right, MARGIN + n_rows * row_step - _ROW_GAP + _BOTTOM,
+        title="Distance to neighbors by receiver type",
+    )  # fmt: skip
     top_share = max(max(float(edges.shares().max(initial=0.0)) for edges in lengths.values()) * 1.05, 1e-9)
     first: Axes | None = None
     for index, (name, edges) in enumerate(lengths.items()):
@@ -218,10 +219,10 @@ def _draw_panel(axes: Axes, edges: _Lengths, color: str) -> None:
         axes.axvline(median, color=DARK, linewidth=0.8, zorder=4, label="_median")
 
 
-def _median_note(edges: _Lengths) -> str:
+def _median_note(edges: _Lengths, distance_unit: str) -> str:
     """Return the median as text; empty if it lies beyond."""
     median = edges.median()
-    return "" if median is None else f"median {median:.3g}"
+    return "" if median is None else f"median {median:.3g} {distance_unit}".rstrip()
 
 
 def _beyond_note(edges: _Lengths) -> str:

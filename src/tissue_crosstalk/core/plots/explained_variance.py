@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -148,12 +149,14 @@ def _draw(
     names = [shorten(name) for name in palette]
     columns = ["all" if head < 0 else str(head) for head in heads]
     counts = [f"{number:,}" for number in cells]
+    top_value = float(np.nanmax(percent, initial=0.0)) or 1.0
+    # Two digits of the largest: where the model explains little, not every number is 0.0.
+    decimals = min(max(1 - math.floor(math.log10(top_value)), 1), 4)
     written = {
-        (int(row), int(column)): f"{percent[row, column]:.1f}".replace("-", "−").replace("−0.0", "0.0")
+        (int(row), int(column)): f"{percent[row, column]:z.{decimals}f}".replace("-", "−")
         for row, column in np.argwhere(~np.isnan(percent))
     }
     cell = max(_CELL, max((text_width(text, SMALL) for text in written.values()), default=0.0) + 0.1)
-    top_value = float(np.nanmax(percent, initial=0.0)) or 1.0
     colors = sequential_colors(BLUE).with_extremes(under=BELOW_COLOR, bad=UNKNOWN_COLOR)
     handles: list[Artist] = [Rectangle((0, 0), 1, 1, facecolor="white", edgecolor=DARK, linewidth=1.1)]
     labels = [BEST]

@@ -252,7 +252,7 @@ def _draw_markers(groups: Sequence[_MarkerGroup], note: str) -> Figure:
     height = max(sum(group.height() for group in column) for column in columns) + 0.08
     key_top = top + height + 0.45
     bottom = key_top + 2 * text_height(key_text) + 0.06 + (text_height(note) + 0.08 if note else 0.0)
-    canvas = Canvas.of_size(total_width, bottom + MARGIN)
+    canvas = Canvas.of_size(total_width, bottom + MARGIN, title="Marker genes of hubs")
     for index, column in enumerate(columns):
         left = MARGIN + index * (column_width + gap)
         own_height = sum(group.height() for group in column) + 0.08
@@ -361,6 +361,7 @@ def _draw_conditions(panels: Sequence[_ConditionPanel], conditions: Sequence[str
     canvas = Canvas.of_size(
         left + n_columns * (width + gap) - gap + lean + MARGIN,
         MARGIN + n_rows * row_step - 0.16 + below + 0.02,
+        title="Shares of hubs by condition",
     )
     palette = hub_palette(panel.hub for panel in panels)
     for index, panel in enumerate(panels):
@@ -384,7 +385,7 @@ def _draw_conditions(panels: Sequence[_ConditionPanel], conditions: Sequence[str
             )  # fmt: skip
     middle = MARGIN + title + ((n_rows - 1) * row_step + height) / 2
     canvas.figure.text(
-        MARGIN / canvas.width, 1 - middle / canvas.height, label, rotation=90, ha="left", va="center",
+        MARGIN / canvas.width, canvas.share_of_height(middle), label, rotation=90, ha="left", va="center",
         rotation_mode="default",
     )  # fmt: skip
     return canvas.figure

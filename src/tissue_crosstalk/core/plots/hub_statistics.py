@@ -279,7 +279,7 @@ def _draw_number(silhouette: Mapping[int, float], stability: pd.DataFrame, chose
     total_width = max(
         n_panels * (left + width) + (n_panels - 1) * gap + beside + MARGIN, text_width(caption) + 2 * MARGIN
     )
-    canvas = Canvas.of_size(total_width, top + height + 0.4)
+    canvas = Canvas.of_size(total_width, top + height + 0.4, title="How good and how stable hubs are")
     numbers = sorted({*silhouette, *stability["n_hubs"].astype(int)})
 
     panels: list[Axes] = []
@@ -302,7 +302,7 @@ def _draw_number(silhouette: Mapping[int, float], stability: pd.DataFrame, chose
     wanted = marked[0] - text_width(caption) / 2 if marked else left
     canvas.figure.text(
         max(min(wanted, total_width - MARGIN - text_width(caption)), MARGIN) / total_width,
-        1 - MARGIN / canvas.height,
+        canvas.share_of_height(MARGIN),
         caption,
         color=_CHOSEN_COLOR,
         va="top",
@@ -418,7 +418,7 @@ def _draw_enrichment(
     columns = key_columns(len(key_labels), height + 0.75)
     total_width = MARGIN + max(key_left + key_width(key_labels, columns), left + width + slanted_overhang(names, ROW))
     bottom = max(bar_top + color_bar_height(bar_label), MARGIN + above + key_height(len(handles), columns))
-    canvas = Canvas.of_size(total_width, bottom + MARGIN)
+    canvas = Canvas.of_size(total_width, bottom + MARGIN, title="Strong neighbors of hubs against expectation")
 
     axes = canvas.axes(left, MARGIN + above, width, height)
     name_hub_rows(axes, hubs, rows)
@@ -456,7 +456,9 @@ def _draw_sizes(hubs: Sequence[int], counts: NDArray[np.float64], palette: Mappi
     columns = key_columns(len(names), height + below)
     key_left = left + width + 0.05 + widest(ends) + KEY_GAP
     bottom = MARGIN + max(height + below, key_height(len(names), columns))
-    canvas = Canvas.of_size(key_left + key_width(names, columns) + MARGIN, bottom)
+    canvas = Canvas.of_size(
+        key_left + key_width(names, columns) + MARGIN, bottom, title="Cells of hubs by cell type"
+    )  # fmt: skip
     axes = canvas.axes(left, MARGIN, width, height)
     start = np.zeros(len(hubs))
     for name, number in zip(names, counts.T, strict=True):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from tissue_crosstalk.core.errors import ParameterError, is_number, listing
@@ -29,6 +29,7 @@ KEY_GAP: Final = 0.18
 ROW: Final = 0.22
 _LINE: Final = FONT_SIZE / POINTS_PER_INCH
 _BAR: Final = 0.09
+_WORD_GAP: Final = 0.03
 
 _SLANT: Final = math.sqrt(0.5)  # names at 45 degrees
 
@@ -112,9 +113,16 @@ def name_hub_rows(axes: Axes, hubs: Sequence[int], names: Sequence[str]) -> None
 
 
 def name_columns(axes: Axes, names: Sequence[str]) -> None:
-    """Write names at 45 degrees above the columns of a panel, leaning to the right."""
+    """Write names above the columns of a panel: at 45 degrees, leaning to the right, unless all are short."""
     axes.xaxis.tick_top()
-    axes.set_xticks(np.arange(len(names)), names, rotation=45, ha="left", va="bottom", rotation_mode="anchor")
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    step = axes.get_position().width * figure.get_figwidth() / max(len(names), 1)
+    upright = max(map(text_width, names), default=0.0) + _WORD_GAP <= step
+    axes.set_xticks(
+        np.arange(len(names)), names, rotation=0 if upright else 45, ha="center" if upright else "left", va="bottom",
+        rotation_mode="anchor",
+    )  # fmt: skip
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.tick_params(axis="x", length=0, pad=3)
 
@@ -142,15 +150,42 @@ def color_bar(
     whole: bool = False,
 ) -> None:
     """Draw a scale of colours, maybe of whole numbers, whose upper left corner is at (left, top), all in inches."""
+    low, high = (float(end) for end in colors.get_clim() if end is not None)
+    ticks, formatter = _numbers_of_bar(low, high, width, whole=whole)
     bar = canvas.figure.colorbar(
         colors,
         cax=canvas.axes(left, top, width, _BAR),
         orientation="horizontal",
         extend=extend,
-        ticks=MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole),
+        ticks=ticks,
+        format=formatter,
     )
     bar.set_label(label)
     bar.outline.set_visible(False)
+
+
+def _numbers_of_bar(low: float, high: float, width: float, *, whole: bool) -> tuple[list[float], Formatter]:
+    """Return numbers to write below a scale `width` inches wide, as many as fit, and how to write them.
+
+    No power of ten is written aside: that is where the label is.
+    """
+    formatter: Formatter
+    if 1e-4 <= max(-low, high) < 1e6:
+        formatter = ScalarFormatter()
+        formatter.set_scientific(False)
+    else:
+        formatter = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    rounding = 1e-9 * (high - low)
+    ticks: list[float] = []
+    for most in (4, 3, 2):
+        found = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
+        ticks = [float(tick) for tick in found if low - rounding <= tick <= high + rounding]
+        if len(ticks) < 2:
+            return ticks, formatter
+        step = width * (ticks[1] - ticks[0]) / (high - low)
+        if max(map(text_width, formatter.format_ticks(ticks))) + _WORD_GAP <= step:
+            return ticks, formatter
+    return [ticks[0], ticks[-1]], formatter
 
 
 def color_bar_width(label: str, panel_width: float) -> float:

@@ -194,8 +194,9 @@ def _draw_composition(
     total_width = left + max(width + slanted_overhang(names, cell_width), bar_length) + MARGIN + 0.05
     note_top = bar_top + color_bar_height(bar_label) + 0.08
     canvas = Canvas.of_size(
-        max(total_width, text_width(note) + 2 * MARGIN), note_top + (text_height(note) + MARGIN if note else 0.0)
-    )
+        max(total_width, text_width(note) + 2 * MARGIN), note_top + (text_height(note) + MARGIN if note else 0.0),
+        title="Strong neighbors of hubs by cell type",
+    )  # fmt: skip
 
     axes = canvas.axes(left, MARGIN + above, width, height)
     top = max(float(mean.max()), 1e-9)
@@ -228,4 +229,6 @@ def _draw_map(tissue: Tissue, hub: NDArray[np.int64], *, distance_unit: str) -> 
     palette = hub_palette(sizes)
     shades = to_rgba_array([*hub_colors(max(palette) + 1), ISOLATED_COLOR])  # the last is that of hub -1
     labels = [_name_and_size(one, sizes[one]) for one in palette]
-    return draw_map(tissue, hub, shades, labels, list(palette.values()), distance_unit=distance_unit)
+    return draw_map(
+        tissue, hub, shades, labels, list(palette.values()), title="Hubs in the tissue", distance_unit=distance_unit
+    )

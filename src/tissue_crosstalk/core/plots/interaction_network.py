@@ -346,6 +346,8 @@ def _arrow_key(weights: ArrowWeights, share: NDArray[np.float64]) -> list[float]
     if not len(share):
         return []
     largest = float(share.max())
+    if largest <= weights.least:  # all arrows are as wide as each other
+        return [weights.least]
     ticks = MaxNLocator(3, steps=[1, 2, 5, 10], integer=weights.whole).tick_values(weights.least, largest)
     least_step = (largest - weights.least) / 6
     return [weights.least, *(float(tick) for tick in ticks if weights.least + least_step < tick <= largest + 1e-9)]

@@ -187,7 +187,9 @@ def _draw(panels: Sequence[_Panel], epoch: NDArray[np.float64], best: float | No
     above = max((text_height(note) for note in notes if note), default=0.0)
     top = MARGIN + (text_height(caption) + 0.04 if caption else 0.0) + (above + 0.04 if above else 0.0)
     widths = [_LEFT + _WIDTH + panel.beside() for panel in panels]
-    canvas = Canvas.of_size(sum(widths) + (len(panels) - 1) * _GAP + MARGIN, top + _HEIGHT + _BOTTOM)
+    canvas = Canvas.of_size(
+        sum(widths) + (len(panels) - 1) * _GAP + MARGIN, top + _HEIGHT + _BOTTOM, title="Training of the model"
+    )
     left = 0.0
     first: Axes | None = None
     for panel, note, width in zip(panels, notes, widths, strict=True):
@@ -210,7 +212,7 @@ def _draw(panels: Sequence[_Panel], epoch: NDArray[np.float64], best: float | No
         wanted = _LEFT + (best - low) / (high - low) * _WIDTH - text_width(caption) / 2
         room = canvas.width - MARGIN - text_width(caption)
         canvas.figure.text(
-            max(min(wanted, room), MARGIN) / canvas.width, 1 - MARGIN / canvas.height, caption, color=_BEST_COLOR,
+            max(min(wanted, room), MARGIN) / canvas.width, canvas.share_of_height(MARGIN), caption, color=_BEST_COLOR,
             va="top", ha="left",
         )  # fmt: skip
     return canvas.figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from tissue_crosstalk.core import terms
-from tissue_crosstalk.core.interactions import count_pairs, regions_differ
+from tissue_crosstalk.core.interactions import count_pairs, regions_differ, with_changed_genes
 from tissue_crosstalk.core.report.page import Block, Chapter, FigureBlock, Gallery, Table, Text
 
 if TYPE_CHECKING:
@@ -38,17 +38,41 @@ def _genes(results: StudyResults) -> Iterator[Block]:
     interactions, effects = results.interactions, results.effects
     if interactions is None or effects is None:
         return
-    found = interactions[interactions["n_genes"] + interactions["n_genes_lowered"] > 0]
+    yield Text(_found_in_words(interactions, effects))
+    for png, alt, caption in (
+        (results.interaction_weights, "Matrix of senders by receivers", "Who changes how many genes of whom."),
+        (results.gene_network, "Network of cell types, its arrows", "The same as a network."),
+        (results.chord_diagram, "Chord diagram of cell types, its ribbons", "The same as a chord diagram."),
+    ):
+        if png is not None:
+            yield FigureBlock(png, f"{alt}: numbers of changed genes.", caption)
+    yield from _tables_of_genes(interactions, effects)
+    if results.ligand_receptor is not None and len(results.ligand_receptor):
+        yield Table(
+            "Known pairs of ligand and receptor",
+            results.ligand_receptor.groupby(_PAIR, observed=True, sort=False).head(PAIRS_OF_LIGANDS),
+            f"Of each interaction the {PAIRS_OF_LIGANDS} that are expressed most, from your own table of pairs. That "
+            "both are expressed does not show that they act.",
+        )
+    yield from _gallery(
+        "Genes by receiver and sender", results.gene_dots, "gene_dots", "genes that senders change most"
+    )
+    yield from _gallery("Volcano plots by receiver", results.volcanoes, "volcanoes", "effects and their q values")
+
+
+def _found_in_words(interactions: pd.DataFrame, effects: pd.DataFrame) -> tuple[str, str]:
+    """Return how many pairs were found and how, and what that does not say."""
     n_found, n_tested = count_pairs(interactions)
     how = (
-        "each cell by a model that was trained without it and its surroundings"
+        "of models that were trained without these cells and their surroundings"
         if effects["held_out"].all()
-        else "by the model that was trained on these cells, so that p-values are too small"
+        else "of the model that was trained on these cells, so that p-values are too small"
     )
     words = (
-        f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} have genes that the sender changes in "
-        f"the receiver: where it is predicted to change them more, they are found changed more ({how}; against "
-        "permuted expression within section and receiver type; one false discovery rate over all pairs and genes)."
+        f"Of {n_tested:,} pairs of types that could be tested, {n_found:,} {'has' if n_found == 1 else 'have'} genes "
+        "that the sender changes in the receiver: cells in which the model predicts more change for their neighbors of "
+        f"the sender type express the gene accordingly. The predictions are {how}. The expression is compared with "
+        "itself permuted within section and receiver type, with one false discovery rate over all pairs and genes."
     )
     caution = (
         "This is association in space. Types that lie in the same regions as a true sender, or in regions that differ "
@@ -60,19 +84,17 @@ def _genes(results: StudyResults) -> Iterator[Block]:
             "regions of the tissue. Compare with permutations within small blocks (ablation.permute_within=block, "
             "ablation.blocks_per_fold=20 or more)."
         )
-    yield Text((words, caution))
-    for png, alt, caption in (
-        (results.interaction_weights, "Matrix of senders by receivers", "Who changes how many genes of whom."),
-        (results.gene_network, "Network of cell types, its arrows", "The same as a network."),
-        (results.chord_diagram, "Chord diagram of cell types, its ribbons", "The same as a chord diagram."),
-    ):
-        if png is not None:
-            yield FigureBlock(png, f"{alt}: numbers of changed genes.", caption)
+    return words, caution
+
+
+def _tables_of_genes(interactions: pd.DataFrame, effects: pd.DataFrame) -> Iterator[Table]:
+    found = with_changed_genes(interactions)
     weights = found.sort_values(["n_genes", "smallest_q"], ascending=[False, True], kind="stable")
     yield Table(
         "Interactions",
         weights,
-        "n_genes: raised genes of the calibrated test. n_genes_published: by the published score, which is not "
+        "n_hearing: receivers with a neighbor of the sender type. n_genes: raised genes of the calibrated test. "
+        "n_genes_published: by the published score, which is not "
         "calibrated. All pairs are in interactions.parquet.",
     )
     first = effects[effects["q_value"].notna()].sort_values(
@@ -87,17 +109,6 @@ def _genes(results: StudyResults) -> Iterator[Block]:
         f"Of each pair the {GENES_PER_PAIR} with the smallest p. diff: predicted change; slope: observed change per "
         "predicted change. All are in effects.parquet.",
     )
-    if results.ligand_receptor is not None and len(results.ligand_receptor):
-        yield Table(
-            "Known pairs of ligand and receptor",
-            results.ligand_receptor.groupby(_PAIR, observed=True, sort=False).head(PAIRS_OF_LIGANDS),
-            f"Of each interaction the {PAIRS_OF_LIGANDS} that are expressed most, from your own table of pairs. That "
-            "both are expressed does not show that they act.",
-        )
-    yield from _gallery(
-        "Genes by receiver and sender", results.gene_dots, "gene_dots", "genes that senders change most"
-    )
-    yield from _gallery("Volcano plots by receiver", results.volcanoes, "volcanoes", "effects and their q values")
 
 
 def _distances(results: StudyResults) -> Iterator[Block]:
@@ -107,7 +118,8 @@ def _distances(results: StudyResults) -> Iterator[Block]:
         (
             "A length scale is the distance at which a sender alone would get the attention tau. Where few receivers "
             "have a sender of the type that near, it is not supported. It is the model's: how far a head looks, "
-            "whether or not the sender changes anything.",
+            "whether or not the sender changes anything. Nor does attention above that to shuffled senders show that "
+            "anything comes of it: heads tell types apart also where senders change nothing.",
         )
     )
     supported = results.length_scale_summary[results.length_scale_summary["supported"]]
@@ -135,7 +147,8 @@ def _distances(results: StudyResults) -> Iterator[Block]:
         yield FigureBlock(
             results.information_flow,
             "Map of the tissue with arrows to receivers from where they attend to.",
-            "From where information flows to receivers.",
+            "From where information flows to receivers. At the rim of a section all neighbors lie further in, so that "
+            "arrows point outward there.",
         )
 
 
@@ -153,7 +166,11 @@ def _variance(results: StudyResults) -> Iterator[Block]:
         "Heatmap of explained variance, receiver types by heads.",
         "How much of the variance within each type the heads explain. A frame is around the best head.",
     )
-    yield Table("Explained variance", results.explained_variance)
+    yield Table(
+        "Explained variance",
+        results.explained_variance,
+        "head_idx −1: all heads together. best: the head that explains some gene best. Below 0: worse than the mean.",
+    )
 
 
 def _contributions(results: StudyResults) -> Iterator[Block]:

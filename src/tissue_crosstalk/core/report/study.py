@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tissue_crosstalk.core import terms
+from tissue_crosstalk.core.clustering import CANDIDATE_CLUSTERS
 from tissue_crosstalk.core.flavors import FLAVORS
 from tissue_crosstalk.core.plots.hub_style import hub_name
 from tissue_crosstalk.core.plots.style import unique_file_names
@@ -27,6 +28,7 @@ from tissue_crosstalk.core.report.page import (
     Warnings,
 )
 from tissue_crosstalk.core.stored import Cells
+from tissue_crosstalk.core.training_settings import BARELY
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
@@ -183,10 +185,11 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
     ]
     quantile = results.hub_selection["parameters"]["attention_quantile_threshold"]
     in_its_section = " in its section" if results.hub_selection["parameters"]["thresholds_per"] == "section" else ""
+    n_heads = results.model.network.settings.n_heads
     paragraphs = [
         f"Each of {len(cells.names):,} cells attends to its {_neighbors_per_cell(results, cells)} nearest neighbors of "
-        f"other types with {results.model.network.settings.n_heads} heads. Attention is strong where it is above the "
-        f"{quantile:.4g} quantile of the positive attention of its receiver type{in_its_section}, maximum over heads.",
+        f"other types with {n_heads} head{'' if n_heads == 1 else 's'}. Attention is strong where its maximum over "
+        f"heads is above the {quantile:.4g} quantile of the positive attention of its receiver type{in_its_section}.",
     ]
     if named:
         paragraphs.append(
@@ -195,9 +198,23 @@ def _summary(results: StudyResults, cells: Cells) -> Iterator[Block]:
             f"types, each pair would have about {100 * (1 - quantile):.3g}%."
         )
     paragraphs.append(_hubs_in_words(results))
+    if results.training_history is not None:
+        paragraphs.append(_training_in_words(results.training_history))
     yield Text(tuple(paragraphs))
     yield _network(results, results.flavor)
     yield _hub_map(results)
+
+
+def _training_in_words(history: pd.DataFrame) -> str:
+    """Return how much the model has learned: without it the rest says nothing."""
+    explained = float(history["validation_explained"].iloc[int(history["validation_reconstruction"].argmin())])
+    words = (
+        f"On cells that were held out of its training, the model's error is {abs(explained):.1%} "
+        f"{'more' if explained < 0 else 'less'} than that of the means of their types."
+    )
+    if explained < BARELY:
+        words += " It has hardly learned anything from neighbors: its attention may say nothing."
+    return words
 
 
 def _hubs_in_words(results: StudyResults) -> str:
@@ -212,8 +229,16 @@ def _hubs_in_words(results: StudyResults) -> str:
     if likeness is not None and at_random is not None:
         words += (
             f" Hubs and niches (clusters of neighborhoods whatever the attention) agree by an adjusted Rand index of "
-            f"{likeness:.2f}; with random neighbors in place of those attended to it would be {at_random:.2f}."
+            f"{likeness:.2f} (1: they are the same, 0: as by chance); with random neighbors in place of those attended "
+            f"to it would be {at_random:.2f}."
         )
+    return words
+
+
+def _number_of_hubs_in_words(selection: Mapping[str, Any]) -> str:
+    words = "How many hubs: silhouette, and agreement between seeds and resamples."
+    if selection["chosen_by"] != "given" and selection["n_clusters"] == max(CANDIDATE_CLUSTERS):
+        words += " The largest number that was tried was chosen: look whether fewer hubs say as much (hubs.n_clusters)."
     return words
 
 
@@ -315,7 +340,9 @@ def _attention(results: StudyResults, cells: Cells) -> Iterator[Block]:
         "What each head does (vanilla attention). Evenness is 0 where one neighbor has all attention, 1 where all have "
         "the same; the dummy slot takes what no neighbor gets.",
     )
-    yield Table("Heads by receiver type", results.evenness_of_heads)
+    yield Table(
+        "Heads by receiver type", results.evenness_of_heads, "dummy_share, entropy, evenness: means over cells."
+    )
     yield FigureBlock(
         results.flavors_compared,
         f"Rank correlations between flavors. {_agreement_in_words(results)}",
@@ -397,7 +424,7 @@ def _hubs(results: StudyResults) -> Iterator[Block]:
         results.number_of_hubs,
         f"Silhouette and stability by number of hubs; {results.hub_selection['n_clusters']} were chosen "
         f"({results.hub_selection['chosen_by']}).",
-        "How many hubs: silhouette, and agreement between seeds and resamples.",
+        _number_of_hubs_in_words(results.hub_selection),
     )
     yield FigureBlock(
         results.hub_enrichment_dots,
@@ -419,7 +446,8 @@ def _hubs(results: StudyResults) -> Iterator[Block]:
     yield _table_of_hubs(
         "Marker genes",
         _first_markers(results.hub_markers),
-        f"Of each hub the {MARKERS_PER_HUB} with the smallest p value. All are in hub_markers.parquet.",
+        f"Of each hub the {MARKERS_PER_HUB} with the smallest p value. Cells are taken as independent, which "
+        "neighbors are not quite: p values describe. All are in hub_markers.parquet.",
     )
     if len(results.hub_conditions):
         yield FigureBlock(

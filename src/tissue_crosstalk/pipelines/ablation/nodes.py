@@ -58,7 +58,9 @@ def annotate(model_input: AnnData, interactions: pd.DataFrame, params: AblationP
 
 def measure_interactions(interactions: pd.DataFrame) -> dict[str, Metric]:
     """Return how many pairs and genes were found, and the genes of each pair with some."""
-    found = interactions[interactions["n_genes"] + interactions["n_genes_lowered"] > 0]
+    from tissue_crosstalk.core.interactions import with_changed_genes
+
+    found = with_changed_genes(interactions)
     names = metric_names(f"{row['sender']} to {row['receiver']}" for row in found.to_dict("records"))
     return single(
         {
