@@ -305,7 +305,10 @@ def test_building_a_network_leaves_the_global_random_state_alone() -> None:
         ({"n_kv_dim": 2**24 + 1}, "'n_kv_dim' must be a whole number from 1 to 16777216. Got 16777217 instead"),
         ({"n_head_size": 1.5}, "'n_head_size' must be a whole number from 1 to 16777216. Got 1.5 instead"),
         ({"n_nn_embed": True}, "'n_nn_embed' must be a whole number from 1 to 16777216. Got True instead"),
-        ({"attention_dummy_score": float("inf")}, "'attention_dummy_score' must be finite, at most 1e+38 in size. Got inf"),
+        (
+            {"attention_dummy_score": float("inf")},
+            "'attention_dummy_score' must be finite, at most 1e+38 in size. Got inf",
+        ),
         ({"attention_dummy_score": -1e39}, "'attention_dummy_score' must be finite, at most 1e+38 in size. Got -1e+39"),
         ({"pos_coef_offset": float("nan")}, "'pos_coef_offset' must be finite, at most 1e+38 in size. Got nan instead"),
         ({"distance_kernel_unit_scale": 0.0}, "'distance_kernel_unit_scale' must be positive. Got 0.0 instead"),

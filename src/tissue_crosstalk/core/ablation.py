@@ -594,7 +594,7 @@ class _EffectSums:
         varies = (variance > _ROUNDING * (squared + n * typical**2)) & (x_variance > _ROUNDING * x_squared)
         both = np.sqrt(np.where(varies, variance * x_variance, 1.0))
         correlation = np.where(varies, np.clip(covariance / both, -1, 1), 0.0)
-        # A perfect correlation (one receiver alone hears the group, and expresses the gene) leaves rounding, or nothing.
+        # A perfect correlation (one receiver alone hears the group, and has the gene) leaves rounding, or nothing.
         left = np.maximum(1 - correlation**2, _LEAST_LEFT)
         z_value = correlation * np.sqrt(max(n - 2, 0) / left)
         of_groups = {"ablation": error / n, "diff": effect / n, "z_value": z_value}
