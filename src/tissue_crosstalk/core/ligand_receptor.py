@@ -119,7 +119,9 @@ def annotate_pairs(pairs: pd.DataFrame, tissue: PreparedTissue, interactions: pd
     specificity = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
     changed = interactions[(interactions["n_genes"] > 0) | (interactions["n_genes_lowered"] > 0)]
     types = pd.Index(tissue.cell_types, dtype=object)
-    receivers, senders = (types.get_indexer(changed[name].astype(object)) for name in (terms.RECEIVER, terms.SENDER))
+    receivers, senders = (
+        types.get_indexer(pd.Index(changed[name], dtype=object)) for name in (terms.RECEIVER, terms.SENDER)
+    )
     ligands, receptors = (known[column].map(index).to_numpy(dtype=np.int64) for column in (LIGAND, RECEPTOR))
     score = np.sqrt(means[senders][:, ligands] * means[receivers][:, receptors])  # (interaction, pair)
     of, pair = np.nonzero(score > 0)
