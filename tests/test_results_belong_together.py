@@ -214,6 +214,18 @@ def test_a_report_with_other_keys_or_another_model_is_refused(
         report(copy, {**awkward_keys, **given})
 
 
+@pytest.mark.slow
+def test_a_model_that_was_trained_again_is_refused_before_hours_are_spent(
+    copy: Path, awkward_keys: dict[str, Any]
+) -> None:
+    results = copy / "data/07_model_output/awkward"
+    before = sorted(results.iterdir())
+    run_project(copy, "training", **awkward_keys, training={"max_epochs": 1})
+    with pytest.raises(ResultError, match="extracted by another model"):
+        run_project(copy, "interpretation", **awkward_keys)
+    assert sorted(results.iterdir()) == before
+
+
 @pytest.mark.parametrize("value", [None, 1, {}, {PROVENANCE: "x"}, pd.DataFrame(), pd.DataFrame().assign(a=[1])])
 def test_what_says_nothing_belongs_to_anything(value: Any) -> None:
     assert said_of(value) == {"run": None, "tissue_sha256": None, "model_sha256": None}

@@ -10,8 +10,10 @@ from typing import Any
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Node, Pipeline
 
+from tissue_crosstalk.datasets import ModelDataset, ParquetShardsDataset
 from tissue_crosstalk.hooks._pipelines import PREFIX, TISSUES, without_namespace
 from tissue_crosstalk.hooks.run_record import MODELS, RunRecord
 from tissue_crosstalk.params import DEMO
@@ -53,10 +55,16 @@ class Provenance:
             self._reading = context.config_loader["parameters"].get("tissue_reading") or {}
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline) -> None:
-        """Begin anew."""
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Begin anew, and refuse what is at hand before hours are spent on it."""
         self._pipeline, self._attention, self._model = pipeline, {}, {}
         self._have_model_checked, self._warned = set(), set()
+        for name in sorted(pipeline.inputs()):
+            dataset = catalog.get(name)
+            is_at_hand = isinstance(dataset, (ModelDataset, ParquetShardsDataset)) and dataset.exists()
+            with suppress(DatasetError):  # of a damaged one, the node that loads it tells
+                if is_at_hand:
+                    self._check({name: catalog.load(name)}, is_demo=name.split(".")[0] == DEMO)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
@@ -64,20 +72,22 @@ class Provenance:
         made = {name: said for name, value in inputs.items() if (said := said_of(value)).get("run")}
         check_together(made)
         is_demo = _is_of_demo(node)
-        for said in made.values():
-            if "keys" in said:
+        self._check(inputs, is_demo=is_demo)
+        if made and any(without_namespace(name) in TISSUES for name in node.inputs):
+            self._compare_tissue(self._attention.get(is_demo, {}).get("tissue_sha256"))
+
+    def _check(self, values: Mapping[str, Any], *, is_demo: bool) -> None:
+        """Refuse attention that was extracted with other keys or by another model than those of this run."""
+        for name, value in values.items():
+            if without_namespace(name) in MODELS:
+                self._model[is_demo] = value
+            elif "keys" in (said := said_of(value)):
                 self._attention[is_demo] = said
                 if not is_demo:  # whose keys nobody chooses
                     check_keys(said["keys"], self._reading)
-                break
-        for name, value in inputs.items():
-            if without_namespace(name) in MODELS:
-                self._model[is_demo] = value
         if is_demo in self._attention and is_demo in self._model and is_demo not in self._have_model_checked:
             check_model(self._attention[is_demo], self._model[is_demo])
             self._have_model_checked.add(is_demo)
-        if made and any(without_namespace(name) in TISSUES for name in node.inputs):
-            self._compare_tissue(self._attention.get(is_demo, {}).get("tissue_sha256"))
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
