@@ -115,6 +115,7 @@ def test_the_terminal_says_what_is_run_what_came_of_it_and_how_to_go_on(root: Pa
     assert command.startswith(f"Go on with: kedro run --env=test --pipelines=attention --params=root={root},tissue=")
     assert "study=awkward-sweep-1" in command
     assert "learning_rate" not in command
+    assert "non-sequential runners" not in swept.output  # Kedro-Viz's notice of what is not so
 
 
 def fake(outcomes: list[dict[int, float] | BaseException]) -> Any:

@@ -25,6 +25,7 @@ from tissue_crosstalk.params import (
     TissueParams,
     TrainingParams,
     check_blocks,
+    check_places,
     check_run_time_parameters,
     demo_study,
     flat_fields,
@@ -300,3 +301,12 @@ def test_long_names_of_metrics_are_cut_as_mlflow_wants_them_and_stay_apart() -> 
     names = metric_names([300 * "T" + end for end in ("a", "b", "c")])
     assert [len(name) for name in names.values()] == [100] * 3
     assert len({*names.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["study", "tissue", "root", "reports"])
+def test_a_place_without_a_value_is_refused(name: str) -> None:
+    """As in --params=study=, whose outputs would go to a folder called None."""
+    check_places({name: "x", "model": None})
+    for value in (None, ""):
+        with pytest.raises(ParameterError, match=f"{name} must have a value"):
+            check_places({name: value})

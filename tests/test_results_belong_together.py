@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import pytest
 
 from sessions import PROJECT, run_project
 from tissue_crosstalk.core import tables, terms
+from tissue_crosstalk.core.checkpoint import load_model, save_model
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import digest
 from tissue_crosstalk.core.provenance import git_commit, package_versions
-from tissue_crosstalk.provenance import PROVENANCE, check_together, said_of
+from tissue_crosstalk.provenance import PROVENANCE, check_keys, check_model, check_together, said_of
 
 GIVEN = {"extraction": {"cells_per_shard": 250}}
 
@@ -158,6 +160,70 @@ def test_what_goes_together() -> None:
         check_together({"a": made("x"), "b": made("y")})
     with pytest.raises(ResultError, match=r"\(demo\.hubs\.n_clusters=3; demo\.hubs\.n_clusters=4\)"):
         check_together({"a": made(**{"demo.hubs.n_clusters": 3}), "b": made(**{"demo.hubs.n_clusters": 4})})
+
+
+KEYS = {"labels_key": "kind", "coord_key": "spatial", "section_key": None}
+
+
+@pytest.mark.parametrize(
+    "reading", [{}, {"labels_key": None}, {"labels_key": "kind", "n_neighbors": 5}, {"section_key": "none"}]
+)
+def test_keys_of_the_attention_may_be_said_again(reading: dict[str, Any]) -> None:
+    check_keys(KEYS, reading)
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        ({"labels_key": "other"}, "labels_key=other, but .* was extracted with labels_key=kind. Leave labels_key out"),
+        ({"section_key": "slide"}, "section_key=slide, but .* was extracted with section_key=none."),
+    ],
+)
+def test_other_keys_than_those_of_the_attention_are_refused(reading: dict[str, Any], words: str) -> None:
+    """The stages after the extraction would take no notice of them."""
+    with pytest.raises(ResultError, match=words):
+        check_keys(KEYS, reading)
+
+
+def test_attention_of_another_model_is_refused(golden: Path, tmp_path: Path) -> None:
+    model = load_model(golden / "checkpoint")
+    save_model(model, tmp_path / "model")
+    attention = {"model_sha256": digest(tmp_path / "model"), "versions": package_versions()}
+    check_model(attention, model)
+    check_model(attention, load_model(tmp_path / "model"))
+    check_model({"model_sha256": None}, model)
+    other = replace(model, n_neighbors=model.n_neighbors + 1)
+    check_model({**attention, "versions": {"tissue-crosstalk": "another"}}, other)  # which may save it otherwise
+    with pytest.raises(ResultError, match="extracted by another model .* --pipelines=attention"):
+        check_model(attention, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"labels_key": "slide"}, "labels_key=slide, but the attention of this study"),
+        ({"labels_key": "knid"}, "labels_key=knid, but the attention of this study"),
+        ({"model": str(PROJECT / "tests/golden/checkpoint")}, "extracted by another model"),
+    ],
+)
+def test_a_report_with_other_keys_or_another_model_is_refused(
+    copy: Path, awkward_keys: dict[str, Any], given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ResultError, match=words):
+        report(copy, {**awkward_keys, **given})
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_again_is_refused_before_hours_are_spent(
+    copy: Path, awkward_keys: dict[str, Any]
+) -> None:
+    results = copy / "data/07_model_output/awkward"
+    before = sorted(results.iterdir())
+    run_project(copy, "training", **awkward_keys, training={"max_epochs": 1})
+    with pytest.raises(ResultError, match="extracted by another model"):
+        run_project(copy, "interpretation", **awkward_keys)
+    assert sorted(results.iterdir()) == before
 
 
 @pytest.mark.parametrize("value", [None, 1, {}, {PROVENANCE: "x"}, pd.DataFrame(), pd.DataFrame().assign(a=[1])])

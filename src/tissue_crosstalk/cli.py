@@ -256,6 +256,7 @@ def _run(planned: _Sweep, setting: Setting, parent: str) -> Outcome:
     import mlflow
     from kedro.framework.session import KedroSession
     from kedro.io import DatasetError
+    from kedro.runner import SequentialRunner
     from kedro.validation.exceptions import ParameterValidationError
 
     from tissue_crosstalk.params import DEMO
@@ -271,7 +272,7 @@ def _run(planned: _Sweep, setting: Setting, parent: str) -> Outcome:
     try:
         session = KedroSession.create(PROJECT_PATH, env=planned.env, runtime_params=given)
         with session:
-            session.run(pipeline_names=list(planned.pipelines))
+            session.run(pipeline_names=list(planned.pipelines), runner=SequentialRunner())  # as kedro run names it
     except Exception as error:
         reason = one_line(error)
         is_foreign = not isinstance(error, CrosstalkError | DatasetError | ParameterValidationError)

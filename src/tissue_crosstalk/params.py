@@ -352,6 +352,20 @@ def check_run_time_parameters(names: Iterable[str]) -> None:
             )
 
 
+PLACES = ("study", "tissue", "root", "reports")
+"""What must have a value: without one, outputs would go to a folder called None."""
+
+
+def check_places(values: Mapping[str, Any]) -> None:
+    """Raise :class:`ParameterError` where the study or a path is given without a value, as in ``study=``."""
+    for name in PLACES:
+        if name in values and values[name] in (None, ""):
+            raise ParameterError(
+                f"{name} must have a value. Got none; write --params={name}=<value>, or leave it out for the one in "
+                "globals.yml."
+            )
+
+
 def check_seed(seed: object) -> None:
     """Raise :class:`ParameterError` unless the seed is a whole number that every generator takes."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < LARGEST_SEED:

@@ -17,11 +17,19 @@ A table (DataFrame) says it in ``attrs["tissue_crosstalk"]``, which parquet file
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ResultError
+from tissue_crosstalk.core.files import digest
+from tissue_crosstalk.core.provenance import package_versions
+from tissue_crosstalk.params import UNSET
+
+if TYPE_CHECKING:
+    from tissue_crosstalk.core.model import CrosstalkModel
 
 PROVENANCE: Final = "provenance"
 RECORDS: Final = ("hub_selection", "hub_niches")
@@ -110,6 +118,60 @@ def check_together(made: Mapping[str, Mapping[str, Any]]) -> None:
                 f"({'; '.join(dict.fromkeys(of_tables.values()))}). Run the earlier stages again, or the whole "
                 "pipeline: what is right is kept."
             )
+
+
+def check_keys(keys: Mapping[str, Any], reading: Mapping[str, Any]) -> None:
+    """Raise where a user names other keys of the tissue than those by which the attention was extracted.
+
+    Parameters
+    ----------
+    keys
+        What the attention says of itself.
+    reading
+        Block ``tissue_reading``; what is None there is not asked for.
+
+    Raises
+    ------
+    ResultError
+        If a key differs: the stages after the extraction would go on with the old one.
+    """
+    for name, was in keys.items():
+        wanted = reading.get(name)
+        if wanted is not None and str(wanted) != str(UNSET if was is None else was):
+            raise ResultError(
+                f"{name}={wanted}, but the attention of this study was extracted with "
+                f"{name}={UNSET if was is None else was}. Leave {name} out to go on with it, or extract it again with "
+                "--pipelines=attention, or another study."
+            )
+
+
+def check_model(attention: Mapping[str, Any], model: CrosstalkModel) -> None:
+    """Raise where stored attention says that it was extracted by another model.
+
+    Raises
+    ------
+    ResultError
+        If the models differ. Nothing is known where another version of this project wrote the attention.
+    """
+    ours, sha256 = package_versions()["tissue-crosstalk"], attention.get("model_sha256")
+    if sha256 is None or attention.get("versions", {}).get("tissue-crosstalk") != ours:
+        return
+    now = _digest_of(model)
+    if now != sha256:
+        raise ResultError(
+            f"the attention of this study was extracted by another model (SHA-256 {sha256[:12]}, now {now[:12]}): the "
+            "model was trained again since, or is not the one that was named then. Extract it again with "
+            "--pipelines=attention, or name that model with --params=model=<folder>."
+        )
+
+
+def _digest_of(model: CrosstalkModel) -> str:
+    """Return the hash by which attention knows a model, whichever files it was loaded from."""
+    from tissue_crosstalk.core.checkpoint import save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, Path(folder) / "model")
+        return digest(Path(folder) / "model")
 
 
 def _parameters_of_hubs(said: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ def folder_in(root: str, folder: str) -> str:
     >>> folder_in(".", "data/08_reporting"), folder_in(".", "/srv/reports")
     ('data/08_reporting', '/srv/reports')
     """
-    return (Path(root) / folder).as_posix()
+    return (Path(str(root)) / str(folder)).as_posix()  # a name may be a number to the command line
 
 
 def tracking_uri(root: str) -> str:
@@ -36,12 +36,12 @@ def tracking_uri(root: str) -> str:
 
     A relative sqlite path would follow the working directory, so this one is absolute.
     """
-    return TEAM_SERVER or f"sqlite:///{(PROJECT_PATH / root).resolve().as_posix()}/mlflow.db"
+    return TEAM_SERVER or f"sqlite:///{(PROJECT_PATH / str(root)).resolve().as_posix()}/mlflow.db"
 
 
 def artifact_location(root: str) -> str | None:
     """Return where a store in the project keeps its artifacts; a server knows its own place (null)."""
-    return None if TEAM_SERVER else (PROJECT_PATH / root / "mlruns").resolve().as_uri()
+    return None if TEAM_SERVER else (PROJECT_PATH / str(root) / "mlruns").resolve().as_uri()
 
 
 RESOLVERS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -25,13 +25,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 RECORD = RunRecord()
 HOOKS = (
     NewTrackingStore(),
-    PlainErrors(),
     OneRunPerStudy(),
     ParameterChecks(),
     ParameterTracking(),
     RECORD,
     Provenance(RECORD),
     LiteralLogs(),
+    PlainErrors(),
 )
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader

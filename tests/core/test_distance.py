@@ -513,3 +513,8 @@ def test_numbers_that_are_none() -> None:
         with pytest.raises(ResultError, match=r"Got nan"):
             bins.add(*broken)
     assert bins.n_edges == 0
+
+
+def test_more_bins_than_memory_holds_are_refused_for_all_flavors_together() -> None:
+    with pytest.raises(ParameterError, match="`bin_size` must leave a number of bins that fits into memory"):
+        DistanceBins(["A", "B", "C"], n_heads=2, max_distance=100.0, bin_size=1e-5)

@@ -76,6 +76,19 @@ def test_nothing_was_tested(effects: pd.DataFrame, ablation: pd.DataFrame) -> No
     assert table["n_genes"].dtype == np.int64
 
 
+def test_effects_of_no_pair_that_come_from_files(effects: pd.DataFrame, ablation: pd.DataFrame, tmp_path: Path) -> None:
+    """As of a small tissue, where no type has receivers enough: such a file holds no categories."""
+    effects[:0].to_parquet(tmp_path / "effects.parquet")
+    table = weigh_interactions(pd.read_parquet(tmp_path / "effects.parquet"), ablation)
+    assert table[["receiver", "sender"]].to_numpy().tolist() == [["A", "C"], ["B", "A"]]
+    assert table["smallest_q"].isna().all()
+    tissue = made_tissue(np.zeros((3, 2)), [0, 1, 2], expression=[[1, 0], [0, 1], [1, 1]])
+    pairs = pd.DataFrame({"ligand": ["gene0"], "receptor": ["gene1"]})
+    for interactions in (table, table[:0]):
+        interactions.to_parquet(tmp_path / "interactions.parquet")
+        assert annotate_pairs(pairs, tissue, pd.read_parquet(tmp_path / "interactions.parquet")).empty
+
+
 @pytest.mark.parametrize(("n_found", "warned"), [(3, False), (4, True), (6, True)])
 def test_nearly_every_pair_is_warned_of(
     effects: pd.DataFrame, ablation: pd.DataFrame, caplog: pytest.LogCaptureFixture, n_found: int, warned: bool

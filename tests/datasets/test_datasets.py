@@ -206,6 +206,12 @@ class TestParquetShards:
         assert preview["columns"] == ["value", "kind"]
         assert preview["data"] == [[7, 1]]
 
+    def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "table").mkdir()
+        (tmp_path / "table" / "part-00000.parquet").write_bytes(b"PAR1 cut")
+        with pytest.raises(DatasetError, match=r"part-00000\.parquet.*; run the pipeline that writes it again"):
+            ParquetShardsDataset(filepath=str(tmp_path / "table")).load()
+
 
 def figure(words: str = "") -> Figure:
     drawn = Figure(figsize=(1, 1))

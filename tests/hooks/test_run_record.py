@@ -238,3 +238,13 @@ def test_remote_files_are_not_taken_for_those_here(tmp_path: Path) -> None:
     assert run_record._files(["tissue"], DataCatalog({"tissue": there})) == {}
     demo = DataCatalog({"demo.simulated_tissue": here, "demo.model_input": here})
     assert run_record._files(demo.keys(), demo) == {"tissue": tmp_path / "tissue.h5ad"}
+
+
+def test_a_folder_that_is_neither_tissue_nor_model_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a home, of which hashing all files takes hours."""
+    (tmp_path / "a file").write_text("x")
+    record = run_record.RunRecord()
+    monkeypatch.setattr(run_record, "digest_of_tissue", lambda _: "read")
+    assert record._digest(tmp_path) is None
+    (tmp_path / "zarr.json").write_text("{}")
+    assert record._digest(tmp_path) == "read"

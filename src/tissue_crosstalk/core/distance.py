@@ -43,8 +43,9 @@ COUNT: Final = "count"
 TABLE_COLUMNS: Final = (RECEIVER, terms.HEAD_IDX, SENDER, DISTANCE_BIN, MEAN, SD, COUNT)
 HISTOGRAM_COLUMNS: Final = (RECEIVER, DISTANCE_BIN, COUNT)
 
-# Three float64 per entry: about 5 GB. Nobody can look at that many bins; a bin_size this small is a slip.
-_MOST_ENTRIES: Final = 200_000_000
+# Three float64 per entry, and as much for each flavor: about 5 GB for four. Nobody can look at that many bins; a
+# bin_size this small is a slip.
+_MOST_ENTRIES: Final = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,8 +119,10 @@ def annotate_pairs(pairs: pd.DataFrame, tissue: PreparedTissue, interactions: pd
     total = means.sum(axis=0)
     specificity = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
     changed = with_changed_genes(interactions)
-    receivers = changed[terms.RECEIVER].cat.codes.to_numpy()
-    senders = changed[terms.SENDER].cat.codes.to_numpy()
+    types = pd.Index(tissue.cell_types, dtype=object)
+    receivers, senders = (
+        types.get_indexer(pd.Index(changed[name], dtype=object)) for name in (terms.RECEIVER, terms.SENDER)
+    )
     ligands, receptors = (known[column].map(index).to_numpy(dtype=np.int64) for column in (LIGAND, RECEPTOR))
     score = np.sqrt(means[senders][:, ligands] * means[receivers][:, receptors])  # (interaction, pair)
     of, pair = np.nonzero(score > 0)

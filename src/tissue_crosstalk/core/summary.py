@@ -89,11 +89,19 @@ def plan_summaries(
     return plans
 
 
+def check_what_to_draw(bins: DistanceBins, receivers: Sequence[str] | None, sel_head: int | None) -> None:
+    """Raise :class:`ParameterError` unless there are these receiver types and this head; None stands for all."""
+    from tissue_crosstalk.core.plots.attention_summary import check_head
+
+    check_head(bins.n_heads, sel_head)
+    _known_receivers(receivers, bins.cell_types)
+
+
 def _known_receivers(receivers: Sequence[str] | None, cell_types: Sequence[str]) -> Sequence[str]:
     for receiver in receivers or ():
         if receiver not in cell_types:
             raise ParameterError(
-                f"there is no receiver type {receiver!r}.{did_you_mean(str(receiver), cell_types)} "
+                f"receivers: there is no receiver type {receiver!r}.{did_you_mean(str(receiver), cell_types)} "
                 f"The cell types are {listing(cell_types, most=30)}."
             )
     return cell_types if receivers is None else receivers

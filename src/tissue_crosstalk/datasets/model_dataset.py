@@ -50,7 +50,7 @@ class ModelDataset(Base):
         metadata
             Anything; Kedro-Viz reads its own part.
         """
-        self._filepath = PurePosixPath(filepath)
+        self._filepath = PurePosixPath(str(filepath))  # which the command line may take for a number
         self.metadata = metadata
 
     def load(self) -> CrosstalkModel:

@@ -68,13 +68,20 @@ class ParquetShardsDataset(Base):
         Raises
         ------
         DatasetError
-            If there is no such folder.
+            If there is no such folder, or it does not hold parquet files.
         """
+        import pyarrow as pa
         import pyarrow.dataset as pads
 
         if not self._exists():
             raise DatasetError(f"there is no parquet folder {str(self._filepath)!r}; run the pipeline that writes it.")
-        return pads.dataset(str(self._filepath), format="parquet", partitioning="hive")
+        try:
+            return pads.dataset(str(self._filepath), format="parquet", partitioning="hive")
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(
+                f"the parquet folder {str(self._filepath)!r} cannot be opened: {error}. A file in it is damaged, or "
+                "none of this project; run the pipeline that writes it again."
+            ) from error
 
     def save(self, data: Finished) -> None:
         """Put the folder in its place, in one step."""

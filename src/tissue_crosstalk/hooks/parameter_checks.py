@@ -18,6 +18,7 @@ from tissue_crosstalk.params import (
     HubsParams,
     check_blocks,
     check_hub_flavor,
+    check_places,
     check_run_time_parameters,
     check_seed,
 )
@@ -29,14 +30,18 @@ class ParameterChecks:
     def __init__(self) -> None:
         self._existing_model: object = None
 
-    @hook_impl
+    @hook_impl(tryfirst=True)  # before kedro-mlflow, which makes paths of them
     def after_context_created(self, context: KedroContext) -> None:
         """Check the run-time parameters and all blocks, and note whether there is an existing model."""
-        given = context._runtime_params or {}
+        given, known = context._runtime_params or {}, context.config_loader["globals"]
         check_run_time_parameters(given)
+        check_places({**known, **given})
         with suppress(MissingConfigException):
-            check_blocks(context.config_loader["parameters"], given)  # before Kedro, which shows pydantic's own words
-        self._existing_model = given.get("model") or context.config_loader["globals"].get("model")
+            parameters = context.config_loader["parameters"]
+            check_blocks(parameters, given)  # before Kedro, which shows pydantic's own words
+            if "seed" in parameters:
+                check_seed(parameters["seed"])
+        self._existing_model = given.get("model") or known.get("model")
 
     @hook_impl(wrapper=True)  # before anything is written, and before kedro-mlflow opens a run, which would stay open
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> Generator[None, object, object]:
@@ -47,8 +52,6 @@ class ParameterChecks:
                 "Use --pipelines=attention to start from the model, or leave it out to train."
             )
         values = parameters_of(pipeline, catalog)
-        if "seed" in values:
-            check_seed(values["seed"])
         flavoring, hubs = values.get("flavoring"), values.get("hubs")
         if isinstance(flavoring, FlavoringParams) and isinstance(hubs, HubsParams):
             check_hub_flavor(flavoring, hubs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from kedro.framework.hooks import hook_impl
@@ -19,11 +20,22 @@ class PlainErrors:
     ``CROSSTALK_TRACEBACK=1`` shows the traceback, too.
     """
 
-    @hook_impl(tryfirst=True)  # whatever the others refuse
+    @hook_impl(tryfirst=True)  # whatever the others refuse; of those that are first, the last registered is
     def after_context_created(self) -> None:
         """Show errors that end the process so."""
         if not isinstance(sys.excepthook, _PlainHook):
             sys.excepthook = _PlainHook(sys.excepthook)
+
+
+def _is_refused_by_kedro(error: BaseException) -> bool:
+    """Return whether Kedro says that there is no such environment, pipeline, node or dataset."""
+    from kedro.config import MissingConfigException
+
+    raised_in = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, MissingConfigException) or (
+        isinstance(error, ValueError)
+        and raised_in[-1:] in (["kedro.framework.session.session"], ["kedro.pipeline.pipeline"])
+    )
 
 
 class _PlainHook:
@@ -32,12 +44,16 @@ class _PlainHook:
     def __init__(self, other: Callable[..., object]) -> None:
         self._other = other
 
-    def __call__(self, kind: type[BaseException], error: BaseException, traceback: object) -> None:
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
         from kedro.validation.exceptions import ParameterValidationError
 
         advice = None if isinstance(error, CrosstalkError) else disk_advice(error)
-        is_expected = advice or issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
+        is_expected = (
+            advice
+            or issubclass(kind, CrosstalkError | DatasetError | ParameterValidationError)
+            or _is_refused_by_kedro(error)
+        )
         if is_expected and not os.environ.get("CROSSTALK_TRACEBACK"):
             sys.stderr.write(f"{kind.__name__}: {error}\n" + (f"{advice}\n" if advice else ""))
         else:
-            self._other(kind, error, traceback)
+            self._other(kind, error, trace)

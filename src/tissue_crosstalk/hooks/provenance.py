@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Node, Pipeline
 
+from tissue_crosstalk.datasets import ModelDataset, ParquetShardsDataset
 from tissue_crosstalk.hooks._pipelines import PREFIX, TISSUES, without_namespace
-from tissue_crosstalk.hooks.run_record import RunRecord
-from tissue_crosstalk.provenance import can_say, check_together, description, said_of, say
+from tissue_crosstalk.hooks.run_record import MODELS, RunRecord
+from tissue_crosstalk.params import DEMO
+from tissue_crosstalk.provenance import (
+    can_say,
+    check_keys,
+    check_model,
+    check_together,
+    description,
+    said_of,
+    say,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +40,54 @@ class Provenance:
     def __init__(self, record: RunRecord) -> None:
         self._record = record
         self._pipeline = Pipeline([])
-        self._attention: Mapping[str, Any] = {}
+        # Of the user's study, and of the demo's: both may be in one run.
+        self._attention: dict[bool, Mapping[str, Any]] = {}
+        self._model: dict[bool, Any] = {}
+        self._have_model_checked: set[bool] = set()
+        self._reading: Mapping[str, Any] = {}
         self._warned: set[str] = set()
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline) -> None:
-        """Begin anew."""
-        self._pipeline, self._attention, self._warned = pipeline, {}, set()
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note how the user says that the tissue is read."""
+        self._reading = {}
+        with suppress(MissingConfigException):
+            self._reading = context.config_loader["parameters"].get("tissue_reading") or {}
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Begin anew, and refuse what is at hand before hours are spent on it."""
+        self._pipeline, self._attention, self._model = pipeline, {}, {}
+        self._have_model_checked, self._warned = set(), set()
+        for name in sorted(pipeline.inputs()):
+            dataset = catalog.get(name)
+            is_at_hand = isinstance(dataset, (ModelDataset, ParquetShardsDataset)) and dataset.exists()
+            with suppress(DatasetError):  # of a damaged one, the node that loads it tells
+                if is_at_hand:
+                    self._check({name: catalog.load(name)}, is_demo=name.split(".")[0] == DEMO)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
-        """Refuse tables of different runs, and say where the tissue has changed since."""
+        """Refuse tables of different runs, keys or models, and say where the tissue has changed since."""
         made = {name: said for name, value in inputs.items() if (said := said_of(value)).get("run")}
         check_together(made)
-        self._attention = next((said for said in made.values() if "keys" in said), self._attention)
+        is_demo = _is_of_demo(node)
+        self._check(inputs, is_demo=is_demo)
         if made and any(without_namespace(name) in TISSUES for name in node.inputs):
-            self._compare_tissue(self._attention.get("tissue_sha256"))
+            self._compare_tissue(self._attention.get(is_demo, {}).get("tissue_sha256"))
+
+    def _check(self, values: Mapping[str, Any], *, is_demo: bool) -> None:
+        """Refuse attention that was extracted with other keys or by another model than those of this run."""
+        for name, value in values.items():
+            if without_namespace(name) in MODELS:
+                self._model[is_demo] = value
+            elif "keys" in (said := said_of(value)):
+                self._attention[is_demo] = said
+                if not is_demo:  # whose keys nobody chooses
+                    check_keys(said["keys"], self._reading)
+        if is_demo in self._attention and is_demo in self._model and is_demo not in self._have_model_checked:
+            check_model(self._attention[is_demo], self._model[is_demo])
+            self._have_model_checked.add(is_demo)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -56,7 +102,7 @@ class Provenance:
         blocks = tuple(f"{name.removeprefix(PREFIX)}." for name in stage.inputs() if name.startswith(PREFIX))
         known = self._record.known()
         own = {name: value for name, value in known["parameters"].items() if f"{name}.".startswith(blocks)}
-        return description(known, own, self._attention, self._record.hashes())
+        return description(known, own, self._attention.get(_is_of_demo(maker), {}), self._record.hashes())
 
     def _compare_tissue(self, sha256: str | None) -> None:
         now = self._record.hashes().get("tissue")
@@ -68,3 +114,7 @@ class Provenance:
                 sha256[:12],
                 now[:12],
             )
+
+
+def _is_of_demo(node: Node) -> bool:
+    return (node.namespace or "").split(".")[0] == DEMO

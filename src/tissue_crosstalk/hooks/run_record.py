@@ -22,6 +22,8 @@ from tissue_crosstalk.params import DEMO, demo_study, flat_fields
 RUN_RECORD = "run_record"
 """Dataset by which the report learns what only a hook knows."""
 MODELS = ("model", "existing_model")
+_FOLDERS_KNOWN_BY = (".zgroup", ".zmetadata", "zarr.json", "model.json", "model.pt")
+"""Files of which a folder has one where it is a tissue or a model."""
 _PACKAGE = Path(__file__).parents[1]
 _PYTHON_WARNINGS = "py.warnings"  # where Kedro has logging put those of the warnings module
 _WARNING_LOGGERS = (_PACKAGE.name, _PYTHON_WARNINGS)
@@ -121,7 +123,10 @@ class RunRecord:
         """Return the hash of a file or folder, computed once per run: what the run reads it does not write.
 
         None where it cannot be read: the node that loads it says so, and an error here would leave MLflow's run open.
+        None, too, of a folder that is neither a tissue nor a model: that may be a home with all that is in it.
         """
+        if path.is_dir() and not any((path / name).exists() for name in _FOLDERS_KNOWN_BY):
+            return None
         if path not in self._digests:
             try:
                 self._digests[path] = digest_of_tissue(path)

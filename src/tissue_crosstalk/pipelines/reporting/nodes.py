@@ -44,6 +44,7 @@ def profile_attention(
 ) -> tuple[dict[str, DistanceBins], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Sum up attention by distance, pair of types, head and cell, and compare flavors."""
     from tissue_crosstalk.core.stored_profiles import profile_stored_attention
+    from tissue_crosstalk.core.summary import check_what_to_draw
 
     profiles = profile_stored_attention(
         attention_patterns,
@@ -56,6 +57,8 @@ def profile_attention(
         strong_quantile=hub_selection["parameters"]["attention_quantile_threshold"],
         thresholds_per=hub_selection["parameters"]["thresholds_per"],
     )
+    # What is drawn last is refused before the first of it is saved.
+    check_what_to_draw(next(iter(profiles.distance_bins.values())), params.receivers, params.sel_head)
     return (
         profiles.distance_bins,
         profiles.by_pair,
