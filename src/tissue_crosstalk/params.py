@@ -38,8 +38,6 @@ def _split_at(separator: str) -> BeforeValidator:
 Flavors = Annotated[tuple[str, ...], _split_at("+")]
 CellTypes = Annotated[tuple[str, ...], _split_at("|")]  # names of cell types have a + or a comma, such as "CD4+ T"
 
-UNSET = "none"
-
 RUN_TIME_PARAMETERS = (
     "tissue",
     "table",
@@ -92,9 +90,9 @@ class TissueParams:
         )
         return replace(
             keys,
-            section_key=None if keys.section_key == UNSET else keys.section_key or section_key,
-            radius_key=None if keys.radius_key == UNSET else keys.radius_key,
-            layer=None if keys.layer == UNSET else keys.layer,
+            section_key=None if keys.section_key == terms.UNSET else keys.section_key or section_key,
+            radius_key=None if keys.radius_key == terms.UNSET else keys.radius_key,
+            layer=None if keys.layer == terms.UNSET else keys.layer,
         )
 
 

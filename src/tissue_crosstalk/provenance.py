@@ -26,7 +26,6 @@ from tissue_crosstalk.core import terms
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import digest
 from tissue_crosstalk.core.provenance import package_versions
-from tissue_crosstalk.params import UNSET
 
 if TYPE_CHECKING:
     from tissue_crosstalk.core.model import CrosstalkModel
@@ -136,12 +135,11 @@ def check_keys(keys: Mapping[str, Any], reading: Mapping[str, Any]) -> None:
         If a key differs: the stages after the extraction would go on with the old one.
     """
     for name, was in keys.items():
-        wanted = reading.get(name)
-        if wanted is not None and str(wanted) != str(UNSET if was is None else was):
+        wanted, known = reading.get(name), terms.UNSET if was is None else was
+        if wanted is not None and str(wanted) != str(known):
             raise ResultError(
-                f"{name}={wanted}, but the attention of this study was extracted with "
-                f"{name}={UNSET if was is None else was}. Leave {name} out to go on with it, or extract it again with "
-                "--pipelines=attention, or another study."
+                f"{name}={wanted}, but the attention of this study was extracted with {name}={known}. Leave {name} "
+                "out to go on with it, or extract it again with --pipelines=attention, or another study."
             )
 
 

@@ -56,6 +56,9 @@ OBSP_ATTENTION: Final = "attention"
 DEFAULT_LABELS_KEY: Final = "cell_type"
 DEFAULT_N_NEIGHBORS: Final = 30
 
+# What a user calls a key that a tissue does not have, where the usual one has a value.
+UNSET: Final = "none"
+
 # A neighbor slot that holds no cell (padding).
 NO_NEIGHBOR: Final = -1
 
