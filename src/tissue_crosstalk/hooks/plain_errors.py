@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -25,6 +26,16 @@ class PlainErrors:
         """Show errors that end the process so."""
         if not isinstance(sys.excepthook, _PlainHook):
             sys.excepthook = _PlainHook(sys.excepthook)
+        logging.getLogger(_STORE_LOGGER).addFilter(_is_news)  # the same one again changes nothing
+
+
+_STORE_LOGGER = "mlflow.store.db.utils"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False of a traceback of MLflow's for want of room: the error is raised as well, and told in one line."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or disk_advice(error) is None or bool(os.environ.get("CROSSTALK_TRACEBACK"))
 
 
 def _is_refused_by_kedro(error: BaseException) -> bool:

@@ -102,8 +102,8 @@ def plot_training_history(history: pd.DataFrame) -> Figure:
     >>> history = pd.DataFrame(
     ...     {"epoch": [0, 1, 2], "train_loss": [3.0, 2.0, 1.0], "validation_reconstruction": [3.0, 2.0, 2.5]}
     ... )
-    >>> plot_training_history(history).texts[0].get_text()
-    'best epoch: 1'
+    >>> [text.get_text() for text in plot_training_history(history).texts]
+    ['Training of the model', 'best epoch: 1']
     """
     require("history", history, ("epoch",))
     history = history.sort_values("epoch", kind="stable")
