@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def test_warnings_of_both_kinds_are_collected_and_told_as_ever(caplog: pytest.Lo
     caplog.clear()
     tell(LOGGER, messages)
     assert [record.getMessage() for record in caplog.records] == messages
+
+
+def test_what_other_threads_warn_of_is_not_collected() -> None:
+    """MLflow loads parts of itself beside, and these warn: the same training would be stored with and without that."""
+    other = threading.Thread(target=lambda: warnings.warn("by another", stacklevel=1))
+    with pytest.warns(UserWarning, match="by") as told, collected(LOGGER) as messages:
+        other.start()
+        other.join()
+        warnings.warn("by this one", stacklevel=1)
+    assert messages == ["by this one"]
+    assert {str(one.message) for one in told} == {"by another", "by this one"}
 
 
 def test_an_error_goes_through_and_what_was_warned_of_before_is_told() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 @contextmanager
@@ -26,13 +28,42 @@ def collected(logger: logging.Logger) -> Iterator[list[str]]:
     handler = _Collector(messages)
     logger.addHandler(handler)
     try:
-        with warnings.catch_warnings(record=True) as found:
+        with warnings.catch_warnings(), _warnings_of_this_thread() as found:
             yield messages
     finally:
         logger.removeHandler(handler)
         for one in found:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     messages.extend(str(one.message) for one in found)
+
+
+@contextmanager
+def _warnings_of_this_thread() -> Iterator[list[warnings.WarningMessage]]:
+    """Keep back what is warned of by the thread that asks for it, for it to be told later.
+
+    Others may be at work at the same time: MLflow, for one, loads parts of itself that warn, sooner or later.
+    """
+    found: list[warnings.WarningMessage] = []
+    shown, own = warnings.showwarning, threading.get_ident()
+
+    def keep(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if threading.get_ident() == own:
+            found.append(warnings.WarningMessage(message, category, filename, lineno, file, line))
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = keep
+    try:
+        yield found
+    finally:
+        warnings.showwarning = shown
 
 
 def tell(logger: logging.Logger, messages: list[str]) -> None:
