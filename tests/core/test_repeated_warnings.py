@@ -44,7 +44,7 @@ def test_warnings_of_both_kinds_are_collected_and_told_as_ever(caplog: pytest.Lo
 def test_what_other_threads_warn_of_is_not_collected() -> None:
     """MLflow loads parts of itself beside, and these warn: the same training would be stored with and without that."""
     other = threading.Thread(target=lambda: warnings.warn("by another", stacklevel=1))
-    with pytest.warns(UserWarning, match="by") as told, collected(LOGGER) as messages:
+    with pytest.warns(UserWarning, match="by") as told, collected(LOGGER) as messages:  # noqa: PT031 - both in one block
         other.start()
         other.join()
         warnings.warn("by this one", stacklevel=1)
