@@ -206,7 +206,7 @@ class ExtractionJob:
         start, stop = self.bounds[number]
         neighbors = model_input.neighbors(start, stop)
         receivers = np.arange(start, stop)
-        # A GPU is for one shard at a time, which may need all its memory; others are read and written meanwhile.
+        # A GPU is for one shard at a time, which may need all its memory; another one is written meanwhile.
         by_turns = nullcontext() if network.device.type == "cpu" else _turn
         with in_own_threads(), by_turns, full_precision(allow_tf32=self.allow_tf32):
             labels = model_input.cells.labels

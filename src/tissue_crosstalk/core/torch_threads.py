@@ -10,6 +10,11 @@ import torch
 
 from tissue_crosstalk.core.threads import in_order, share_of
 
+for _function in (torch.log, torch.sqrt):
+    # MKL chooses how to compute these at the first call in a process. Of several threads that come with that at once,
+    # one may get other digits from the fifth on: the same training had another entropy in its first epoch.
+    _function(torch.ones(1))
+
 
 class _Usual:
     """How many threads torch has when nobody has asked for one: its number is one for the process.

@@ -59,12 +59,14 @@ class Provenance:
         """Begin anew, and refuse what is at hand before hours are spent on it."""
         self._pipeline, self._attention, self._model = pipeline, {}, {}
         self._have_model_checked, self._warned = set(), set()
-        for name in sorted(pipeline.inputs()):
-            dataset = catalog.get(name)
-            is_at_hand = isinstance(dataset, (ModelDataset, ParquetShardsDataset)) and dataset.exists()
-            with suppress(DatasetError):  # of a damaged one, the node that loads it tells
-                if is_at_hand:
-                    self._check({name: catalog.load(name)}, is_demo=name.split(".")[0] == DEMO)
+        names = sorted(pipeline.inputs())
+        attention, models = (
+            [name for name in names if isinstance(catalog.get(name), kind)]
+            for kind in (ParquetShardsDataset, ModelDataset)
+        )
+        for name in [*attention, *(models if attention else [])]:
+            with suppress(DatasetError):  # of one that is missing or damaged, the node that loads it tells
+                self._check({name: catalog.load(name)}, is_demo=name.split(".")[0] == DEMO)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
