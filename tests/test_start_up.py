@@ -28,6 +28,14 @@ def test_the_list_of_pipelines_needs_nothing_heavy() -> None:
     assert not names & set(HEAVY)
 
 
+def test_a_command_begins_without_warnings() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kedro", "registry", "list"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert "- attention" in done.stdout.splitlines()
+    assert "arning" not in (done.stdout + done.stderr)
+
+
 @pytest.mark.parametrize("module", ["tissue_crosstalk", "tissue_crosstalk.settings", "tissue_crosstalk.params"])
 def test_importing_the_package_needs_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print('heavy:', *(name for name in {HEAVY!r} if name in sys.modules), sep='')"

@@ -39,6 +39,18 @@ def _no_markup(record: logging.LogRecord) -> bool:
     return True
 
 
+def without_news_of_plugins() -> None:
+    """Leave out what MLflow says of a class of kedro-mlflow's at the start of every command.
+
+    MLflow sets a filter of warnings of its own for it, so that it can be held back only where it is logged.
+    """
+    logging.getLogger("py.warnings").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "Add type hints to the `predict` method" not in record.getMessage()
+
+
 class _Printable(logging.Formatter):
     """Writes a message with escapes for what cannot be seen."""
 

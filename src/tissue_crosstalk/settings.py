@@ -15,12 +15,14 @@ from tissue_crosstalk.hooks import (
     Provenance,
     RunRecord,
 )
-from tissue_crosstalk.logs import LiteralLogs
+from tissue_crosstalk.logs import LiteralLogs, without_news_of_plugins
 from tissue_crosstalk.resolvers import RESOLVERS
 
 # Threads that share an operation wait for each other: busily, unless OpenMP is told otherwise before it is loaded.
 # Where another program has a core, that takes several times as long as to wait at rest.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+without_news_of_plugins()  # Kedro loads them after the settings
 
 RECORD = RunRecord()
 HOOKS = (
