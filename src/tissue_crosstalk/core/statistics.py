@@ -198,7 +198,7 @@ def _sum_ranks(
     n_features, n_zeros = len(starts), (part.shape[0] - n_nonzero).astype(np.float64)
     first_place = np.repeat(np.arange(n_features) * n_groups, n_nonzero)  # of each value's feature, among the sums
 
-    def by_group(place: npt.NDArray[np.integer], weights: npt.NDArray[np.generic] | None = None) -> Values:
+    def by_group(place: npt.NDArray[np.integer], weights: npt.NDArray[np.floating | np.bool_] | None = None) -> Values:
         sums = np.bincount(place, weights=weights, minlength=n_groups * n_features)
         return np.ascontiguousarray(sums.reshape(n_features, n_groups).T, dtype=np.float64)
 

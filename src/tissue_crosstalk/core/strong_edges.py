@@ -148,7 +148,8 @@ def attention_thresholds(
     [0.5, 0.75]
     """
     prefix = np.zeros((n_groups, 2), dtype=np.int64)  # (group, side): upper bits of the values around the quantile
-    place, ranks, n_values = np.zeros(n_groups), np.zeros((n_groups, 2), dtype=np.int64), np.zeros(n_groups)
+    place, ranks = np.zeros(n_groups), np.zeros((n_groups, 2), dtype=np.int64)
+    n_values: npt.NDArray[np.integer] = np.zeros(n_groups, dtype=np.int64)
     shift = 32
     for width in _DIGITS[0] if n_groups * 2 ** _DIGITS[0][0] <= _COUNTS // 2 else _DIGITS[1]:
         shift -= width

@@ -283,7 +283,7 @@ def _data(results: StudyResults, cells: Cells) -> Iterator[Block]:
     )
     yield Table(
         "Cells by type",
-        pd.DataFrame({"cell type": cells.cell_types, "cells": counts, "share": counts / max(counts.sum(), 1)}),
+        pd.DataFrame({"cell type": cells.cell_types, "cells": counts, "share": counts / max(int(counts.sum()), 1)}),
     )
     if len(cells.section_names) > 1:
         sizes = np.bincount(cells.sections, minlength=len(cells.section_names))
