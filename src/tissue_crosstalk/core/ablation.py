@@ -367,7 +367,9 @@ def split_heard(
     order = np.argsort(codes, axis=1, kind="stable")
     n_cells, n_neighbors = codes.shape
     first = np.arange(n_cells, dtype=np.int64)[:, None] * (n_groups + 1)
-    n_slots = np.bincount((first + codes).reshape(-1), minlength=n_cells * (n_groups + 1)).reshape(n_cells, -1)
+    n_slots = np.bincount((first + codes).reshape(-1), minlength=n_cells * (n_groups + 1)).reshape(
+        n_cells, n_groups + 1
+    )
     by_group = torch.from_numpy(order).to(network.device)
     weight = patterns.gather(2, by_group[:, None, :].expand(-1, s.n_heads, -1))
     sender = edges.sender.gather(1, by_group)
