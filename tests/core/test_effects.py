@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from naive import TINY, random_model, random_network, random_tissue
@@ -16,6 +17,8 @@ from tissue_crosstalk.core.ablation import ALL_HEADS, ablate
 from tissue_crosstalk.core.cross_fitting import Folds, cross_fit, cut_folds
 from tissue_crosstalk.core.effects import (
     EffectSettings,
+    _FoldSums,
+    _Receivers,
     _TestSums,
     count_hearing,
     measure_effects,
@@ -25,6 +28,7 @@ from tissue_crosstalk.core.errors import ParameterError
 from tissue_crosstalk.core.files import Workspace
 from tissue_crosstalk.core.model import CrosstalkModel
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
+from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import false_discovery_rate
 from tissue_crosstalk.core.tissue import PreparedTissue
 from tissue_crosstalk.core.training_settings import TrainingSettings
@@ -39,9 +43,16 @@ def case() -> tuple[CrosstalkModel, PreparedTissue, Neighbors]:
 
 
 def sums_of(effect: Floats, expression: Floats, starts: list[int], others: Floats | None = None) -> _TestSums:
-    sums = _TestSums(len(effect))
-    none = np.zeros_like(effect) if others is None else others
-    sums.add(slice(0, len(effect)), effect, none, expression, np.array(starts), adjust=others is not None)
+    """Take in some cells at a time, across the bounds of strata."""
+    n_genes, n_cells = effect.shape
+    receivers = _Receivers.of(np.arange(n_cells), np.repeat(starts, np.diff(starts, append=n_cells)))
+    of_fold = _FoldSums(n_genes, receivers.sizes, adjust=others is not None)
+    given = effect, np.zeros_like(effect) if others is None else others, expression
+    for take in (of_fold.take_first, of_fold.take_again):
+        for start, stop in shards(n_cells, 7):
+            take(slice(0, n_genes), receivers.runs(start, stop), *(values[:, start:stop] for values in given))
+    sums = _TestSums(n_genes)
+    sums.add(of_fold.values(), n_cells)
     return sums
 
 
@@ -133,6 +144,21 @@ def test_effects_are_those_of_the_ablation(case: tuple[CrosstalkModel, PreparedT
     both = table.merge(ablation, on=["receiver", "sender", "gene"], how="outer", suffixes=("", "_published"))
     assert len(both) == 6 * 6
     np.testing.assert_allclose(both["diff"], both["diff_published"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("adjust", [True, False])
+def test_what_is_not_held_is_computed_twice(
+    case: tuple[CrosstalkModel, PreparedTissue, Neighbors], monkeypatch: pytest.MonkeyPatch, adjust: bool
+) -> None:
+    """Some 7 receivers at a time, held or not: the same to the bit; and as of all at once, but for rounding."""
+    model, tissue, neighbors = case
+    settings = EffectSettings(min_hearing=1, adjust=adjust)
+    at_once = measure_effects([model], tissue, neighbors, None, settings)
+    monkeypatch.setattr("tissue_crosstalk.core.attention.PREDICT_CELLS", 7)
+    held = measure_effects([model], tissue, neighbors, None, settings)
+    monkeypatch.setattr("tissue_crosstalk.core.effects.MOST_HELD", 0)
+    pd.testing.assert_frame_equal(measure_effects([model], tissue, neighbors, None, settings), held, check_exact=True)
+    pd.testing.assert_frame_equal(held, at_once, rtol=1e-4, atol=1e-5)
 
 
 def test_each_fold_is_scored_by_its_own_model(case: tuple[CrosstalkModel, PreparedTissue, Neighbors]) -> None:

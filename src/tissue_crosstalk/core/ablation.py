@@ -421,6 +421,28 @@ def _changes(
 
 
 @dataclass(frozen=True, eq=False)
+class Hearing:
+    """What some receivers of a type hear through a head.
+
+    Attributes
+    ----------
+    total
+        Centred sum of everything, (embed, cell).
+    scale
+        Of the layer norm, (cell,).
+    scaled
+        What each group says, times the scale without it, (k, group * cell).
+    change
+        Scale less that without each group, (group, cell).
+    """
+
+    total: Tensor
+    scale: Tensor
+    scaled: Tensor
+    change: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class HeadReader:
     """What one head, or all together, do to the predicted expression.
 
@@ -465,7 +487,11 @@ class HeadReader:
         return parts.flatten(0, 1) if self.head == ALL_HEADS else parts[self.head]
 
     def effects(self, heard: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions and the effect of each group on them.
+        """Return predictions and the effect of each group on them; see :meth:`hear` and :meth:`read`."""
+        return self.read(self.hear(heard, query))
+
+    def hear(self, heard: Tensor, query: Tensor) -> Hearing:
+        """Return what predictions and effects come from, whatever the gene.
 
         Parameters
         ----------
@@ -474,20 +500,12 @@ class HeadReader:
         query
             Of the receivers' type, (embed,).
 
-        Returns
-        -------
-        whole
-            Prediction less the mean of the type and what the shift of the layer norm adds, (gene, cell).
-        effect
-            Prediction less the prediction without the group, (gene, group, cell).
-
         Notes
         -----
         With t the centred sum of everything, and r = 1 / sqrt(mean(t^2) + eps), the state is ``r t``. Without a group
         that says y it is ``r' (t - y)``, where mean((t - y)^2) = mean(t^2) + (y'y - 2 t'y) / embed; so the change is
         ``(r - r') t + r' y``, and r - r' follows from the difference of the means without cancellation.
         """
-        n_groups, n_cells = heard.shape[1] - 1, heard.shape[2]
         total = torch.addmm(query[:, None], self.output, heard.sum(dim=1))  # (embed, cell)
         total -= total.mean(dim=0)
         of_groups = heard[:, :-1]
@@ -496,11 +514,26 @@ class HeadReader:
         less = (squared - 2 * along) / len(total)  # of the mean square without the group
         mean_square = total.square().mean(dim=0) + LAYER_NORM_EPS
         scale, scale_without = mean_square.rsqrt(), (mean_square + less).clamp_min(LAYER_NORM_EPS).rsqrt()
-        change = less * (scale * scale_without).square() / (scale + scale_without)
-        genes = self.state_to_genes @ total  # (gene, cell)
-        scaled = (of_groups * scale_without).reshape(len(heard), -1)
-        effect = (self.heard_to_genes @ scaled).view(len(self.heard_to_genes), n_groups, n_cells)
-        return genes * scale, effect.addcmul_(change, genes[:, None])
+        return Hearing(
+            total=total,
+            scale=scale,
+            scaled=(of_groups * scale_without).reshape(len(heard), -1),
+            change=less * (scale * scale_without).square() / (scale + scale_without),
+        )
+
+    def read(self, hearing: Hearing) -> tuple[Tensor, Tensor]:
+        """Return predictions and the effect of each group on them.
+
+        Returns
+        -------
+        whole
+            Prediction less the mean of the type and what the shift of the layer norm adds, (gene, cell).
+        effect
+            Prediction less the prediction without the group, (gene, group, cell).
+        """
+        genes = self.state_to_genes @ hearing.total  # (gene, cell)
+        effect = (self.heard_to_genes @ hearing.scaled).view(len(genes), *hearing.change.shape)
+        return genes * hearing.scale, effect.addcmul_(hearing.change, genes[:, None])
 
 
 @dataclass(eq=False)

@@ -20,7 +20,8 @@ and the effects of senders that lie in such a region may be found as well: permu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -35,16 +36,20 @@ from tissue_crosstalk.core.spatial_order import shards
 from tissue_crosstalk.core.statistics import SMALLEST_P, categorical, false_discovery_rate
 
 if TYPE_CHECKING:
+    from tissue_crosstalk.core.ablation import HeadReader, Hearing
     from tissue_crosstalk.core.cross_fitting import Folds
     from tissue_crosstalk.core.model import CrosstalkModel
     from tissue_crosstalk.core.neighbors import Neighbors
-    from tissue_crosstalk.core.network import KeyValueMap
+    from tissue_crosstalk.core.network import CrossAttentionNetwork, KeyValueMap
     from tissue_crosstalk.core.tissue import PreparedTissue
 
 Floats = npt.NDArray[np.float64]
 
-VALUES_AT_ONCE: Final = 2_000_000
-"""Effects of cells on genes that are held at once."""
+VALUES_AT_ONCE: Final = 131_072
+"""Effects of one sender type on genes of cells that are worked on at once: 1 MiB, so that they stay in the cache."""
+
+MOST_HELD: Final = 3 * 2**29
+"""Bytes of what the receivers of a type hear that are held; where there are more, it is computed twice."""
 
 NORMAL_95: Final = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
@@ -113,12 +118,16 @@ def measure_effects(
             strata = tissue.sections[rows].astype(np.int64)
             if settings.permute_within == "block" and folds is not None:
                 strata = folds.block[rows]
-            rows, starts = _by_stratum(rows, strata)
-            for sender, genes, effect, others in _effects(
-                model, tissue, neighbors, rows, label, senders, key_value_map
-            ):  # fmt: skip
-                expression = np.asarray(tissue.expression[rows][:, genes].todense(), dtype=np.float64).T
-                sums[label, sender].add(genes, effect, others, expression, starts, adjust=settings.adjust)
+            receivers = _Receivers.of(rows, strata)
+            of_senders = [_FoldSums(n_genes, receivers.sizes, adjust=settings.adjust) for _ in senders]
+            hear = functools.partial(_hear, model.network, tissue, neighbors, receivers, label, senders, key_value_map)
+            held = list(hear()) if _bytes_heard(model.network, len(rows), len(senders)) <= MOST_HELD else None
+            # Twice, as deviations are from means that are known only after the first time.
+            for take in (_FoldSums.take_first, _FoldSums.take_again):
+                for chunk in hear() if held is None else held:
+                    chunk.give(of_senders, take)
+            for sender, of_sender in zip(senders, of_senders, strict=True):
+                sums[label, sender].add(of_sender.values(), len(rows))
     return _table(tissue, neighbors, sums, held_out=folds is not None)
 
 
@@ -141,52 +150,235 @@ def count_hearing(tissue: PreparedTissue, neighbors: Neighbors) -> npt.NDArray[n
     return hearing
 
 
-def _by_stratum(
-    rows: npt.NDArray[np.intp], strata: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the rows stratum by stratum, and where each stratum starts."""
-    order = np.argsort(strata, kind="stable")
-    ordered = strata[order]
-    return rows[order], np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+@dataclass(frozen=True, eq=False)
+class _Receivers:
+    """Receivers of one type, stratum by stratum.
+
+    Attributes
+    ----------
+    rows
+        Their rows in the tissue, (cell,).
+    stratum
+        Number of each one's stratum, ascending, (cell,).
+    sizes
+        Cells of each stratum, (stratum,).
+    """
+
+    rows: npt.NDArray[np.intp]
+    stratum: npt.NDArray[np.intp]
+    sizes: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.intp], strata: npt.NDArray[np.int64]) -> _Receivers:
+        """Sort rows by the names of their strata, both (cell,)."""
+        order = np.argsort(strata, kind="stable")
+        _, stratum, sizes = np.unique(strata[order], return_inverse=True, return_counts=True)
+        return cls(rows[order], stratum, sizes)
+
+    def runs(self, start: int, stop: int) -> _Runs:
+        """Return the strata of the receivers from `start` to `stop`."""
+        stratum = self.stratum[start:stop]
+        starts = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1]])
+        return _Runs(slice(int(stratum[0]), int(stratum[-1]) + 1), starts, np.diff(starts, append=len(stratum)))
 
 
-def _effects(
-    model: CrosstalkModel,
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Cells of some strata, one stratum after the other.
+
+    Attributes
+    ----------
+    strata
+        Which strata.
+    starts, lengths
+        Where the cells of each start, and how many there are, (stratum,).
+    """
+
+    strata: slice
+    starts: npt.NDArray[np.intp]
+    lengths: npt.NDArray[np.intp]
+
+    def sums(self, values: Floats) -> Floats:
+        """Return sums (gene, stratum) of values (gene, cell)."""
+        return np.asarray(np.add.reduceat(values, self.starts, axis=1))
+
+    def to_cells(self, of_strata: Floats) -> Floats:
+        """Return for each cell what its stratum has, (gene, cell) or alike."""
+        return of_strata if len(self.starts) == 1 else np.repeat(of_strata, self.lengths, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """What some receivers of a type hear of each sender type, and what they express.
+
+    Attributes
+    ----------
+    reader
+        What takes it to genes.
+    hearing
+        By sender type.
+    expression
+        Of the receivers, float32 (gene, cell).
+    runs
+        Their strata.
+    """
+
+    reader: HeadReader
+    hearing: Hearing
+    expression: npt.NDArray[np.float32]
+    runs: _Runs
+
+    def give(
+        self,
+        of_senders: Sequence[_FoldSums],
+        take: Callable[[_FoldSums, slice, _Runs, Floats, Floats, Floats], None],
+    ) -> None:
+        """Have the sums of each sender `take` its effects, some genes at a time."""
+        import torch
+
+        from tissue_crosstalk.core.torch_threads import each_block
+
+        def give_genes(genes: slice) -> None:
+            whole, effect = self.reader.of_genes(genes).read(self.hearing)
+            predicted, observed = whole.double().cpu().numpy(), self.expression[genes].astype(np.float64)
+            for place, sums in enumerate(of_senders):
+                of_sender = effect[:, place].double().cpu().numpy()
+                take(sums, genes, self.runs, of_sender, predicted - of_sender, observed)
+
+        n_genes, n_cells = self.expression.shape
+        with torch.inference_mode():
+            # Sums of different genes do not meet, so that blocks can be taken in side by side.
+            each_block(give_genes, n_genes, max(1, VALUES_AT_ONCE // n_cells), self.hearing.total.device)
+
+
+def _hear(
+    network: CrossAttentionNetwork,
     tissue: PreparedTissue,
     neighbors: Neighbors,
-    rows: npt.NDArray[np.intp],
+    receivers: _Receivers,
     label: int,
     senders: Sequence[int],
     key_value_map: KeyValueMap,
-) -> Iterator[tuple[int, slice, Floats, Floats]]:
-    """Yield sender, genes, the effect of the sender, and the predicted change by all others, both (gene, cell)."""
+) -> Iterator[_Chunk]:
+    """Yield what the receivers of a type hear of sender types, some cells at a time."""
     import torch
 
     from tissue_crosstalk.core.ablation import ALL_HEADS, HeadReader, SenderGroups, split_heard
     from tissue_crosstalk.core.attention import PREDICT_CELLS
 
-    network = model.network
     groups = SenderGroups.of_types(tissue)
-    with torch.inference_mode():
+    others = [group for group in range(len(groups.names) + 1) if group not in senders]
+    for start, stop in shards(len(receivers.rows), PREDICT_CELLS):
+        rows = receivers.rows[start:stop]
         ascending = np.sort(rows)
-        parts = torch.cat(
-            [
-                split_heard(network, tissue, neighbors, ascending[start:stop], groups, key_value_map)[0]
-                for start, stop in shards(len(rows), PREDICT_CELLS)
-            ]
-        )[torch.from_numpy(np.searchsorted(ascending, rows))]
-        reader = HeadReader.of(network, ALL_HEADS)
-        heard = reader.heard(parts.permute(2, 3, 1, 0).contiguous())  # (k, group + 1, cell)
-        total, query = heard.sum(dim=1), network.queries()[label].reshape(-1)
-        step = max(1, VALUES_AT_ONCE // max(len(rows), 1))
-        for sender in senders:
-            own = heard[:, sender]
-            both = torch.stack([own, total - own], dim=1)
-            for first in range(0, network.n_genes, step):
-                genes = slice(first, min(first + step, network.n_genes))
-                whole, effect = reader.of_genes(genes).effects(both, query)
-                of_sender = effect[:, 0].double().cpu().numpy()
-                yield sender, genes, of_sender, whole.double().cpu().numpy() - of_sender
+        with torch.inference_mode():
+            reader, query = HeadReader.of(network, ALL_HEADS), network.queries()[label].reshape(-1)
+            parts, _ = split_heard(network, tissue, neighbors, ascending, groups, key_value_map)
+            parts = parts[torch.from_numpy(np.searchsorted(ascending, rows)).to(parts.device)]
+            heard = reader.heard(parts.permute(2, 3, 1, 0))  # (k, group + 1, cell)
+            hearing = reader.hear(torch.cat([heard[:, senders], heard[:, others].sum(dim=1, keepdim=True)], 1), query)
+        expression = np.ascontiguousarray(tissue.expression[rows].toarray().T)
+        yield _Chunk(reader, hearing, expression, receivers.runs(start, stop))
+
+
+def _bytes_heard(network: CrossAttentionNetwork, n_cells: int, n_senders: int) -> int:
+    """Return the memory of all of :func:`_hear`."""
+    s = network.settings
+    return 4 * n_cells * (s.n_heads * s.n_head_size * n_senders + s.n_embed + network.n_genes)
+
+
+class _FoldSums:
+    """Sums over the receivers of one pair of types in one fold, taken in twice.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    sizes
+        Receivers of each stratum, (stratum,).
+    adjust
+        Whether effect and expression are compared less what is told by the effects of others.
+    """
+
+    def __init__(self, n_genes: int, sizes: npt.NDArray[np.intp], *, adjust: bool) -> None:
+        self._sizes, self._adjust = sizes, adjust
+        shape = (n_genes, len(sizes))
+        self._effect, self._others, self._expression = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        of_genes = ("effect_squared", "others_squared", "effect_others", "expression_others")
+        self._first = {name: np.zeros(n_genes) for name in of_genes}
+        self._again = {name: np.zeros(n_genes) for name in ("ab", "aa", "bb", "aabb", "aaab", "aaaa")}
+        self._powers = {name: np.zeros(shape) for name in ("aa", "bb", "aaa", "bbb")}
+
+    def take_first(self, genes: slice, runs: _Runs, effect: Floats, others: Floats, expression: Floats) -> None:
+        """Take in some receivers, each (gene, cell), for means and for what is told by the others."""
+        self._effect[genes, runs.strata] += runs.sums(effect)
+        self._first["effect_squared"][genes] += _dot(effect, effect)
+        self._expression[genes, runs.strata] += runs.sums(expression)
+        if self._adjust:
+            self._others[genes, runs.strata] += runs.sums(others)
+            self._first["others_squared"][genes] += _dot(others, others)
+            self._first["effect_others"][genes] += _dot(effect, others)
+            self._first["expression_others"][genes] += _dot(expression, others)
+
+    def take_again(self, genes: slice, runs: _Runs, effect: Floats, others: Floats, expression: Floats) -> None:
+        """Take in the same receivers again, when all have been taken in first, for the moments."""
+
+        def left(values: Floats, sums: Floats, product: Floats) -> Floats:
+            """Return values less their stratum's mean, and less what is told by the others."""
+            means = sums[genes, runs.strata] / self._sizes[runs.strata]
+            if not self._adjust:
+                return values - runs.to_cells(means)
+            slope = self._slope(genes, sums, product)
+            deviations = values - slope * others
+            deviations -= runs.to_cells(means - slope * self._others[genes, runs.strata] / self._sizes[runs.strata])
+            return deviations
+
+        a = left(effect, self._effect, self._first["effect_others"])
+        b = left(expression, self._expression, self._first["expression_others"])
+        ab, aa, bb = a * b, a * a, b * b
+        of_a, of_b = runs.sums(aa), runs.sums(bb)
+        for name, of_strata in (("aa", of_a), ("bb", of_b), ("aaa", runs.sums(aa * a)), ("bbb", runs.sums(bb * b))):
+            self._powers[name][genes, runs.strata] += of_strata
+        for name, of_genes in {
+            "ab": ab.sum(axis=1),
+            "aa": of_a.sum(axis=1),
+            "bb": of_b.sum(axis=1),
+            "aabb": _dot(ab, ab),
+            "aaab": _dot(aa, ab),
+            "aaaa": _dot(aa, aa),
+        }.items():
+            self._again[name][genes] += of_genes
+
+    def _slope(self, genes: slice, sums: Floats, product: Floats) -> Floats:
+        """Return the change of values per change by the others, (gene, 1), from sums and products with the others."""
+        of_others = self._others[genes]
+        squared = self._first["others_squared"][genes]
+        left = squared - (of_others**2 / self._sizes).sum(axis=1)
+        common = product[genes] - (sums[genes] * of_others / self._sizes).sum(axis=1)
+        varies = left > _ROUNDING * squared
+        slope: Floats = np.divide(common, left, out=np.zeros_like(left), where=varies)
+        return slope[:, None]
+
+    def values(self) -> dict[str, Floats]:
+        """Return the sums of :class:`_TestSums`, each (gene,)."""
+        sizes, p = self._sizes, self._powers
+        free = int((sizes - 1).sum())
+        # A regression takes a degree of freedom.
+        correction = free / (free - 1) if self._adjust and free > 1 else 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = np.where(sizes > 1, p["aa"] * p["bb"] / (sizes - 1), 0.0)
+            third = np.where(sizes > 2, sizes * p["aaa"] * p["bbb"] / ((sizes - 1) * (sizes - 2)), 0.0)
+        return self._again | {
+            "effect": self._effect.sum(axis=1),
+            "effect_squared": self._first["effect_squared"],
+            "variance": correction * variance.sum(axis=1),
+            "third": third.sum(axis=1),
+        }
+
+
+def _dot(one: Floats, other: Floats) -> Floats:
+    """Return the sum over cells of the product of two arrays (gene, cell), (gene,)."""
+    return np.asarray(np.einsum("gc,gc->g", one, other))
 
 
 @dataclass(eq=False)
@@ -197,58 +389,11 @@ class _TestSums:
     n_cells: int = 0
     values: dict[str, Floats] = field(default_factory=dict)
 
-    def add(
-        self,
-        genes: slice,
-        effect: Floats,
-        others: Floats,
-        expression: Floats,
-        starts: npt.NDArray[np.intp],
-        *,
-        adjust: bool,
-    ) -> None:
-        """Add the receivers of one fold, (gene, cell), stratum by stratum."""
-        sizes = np.diff(starts, append=effect.shape[1])
-
-        def centred(values: Floats) -> Floats:
-            return values - np.repeat(np.add.reduceat(values, starts, axis=1) / sizes, sizes, axis=1)
-
-        def of_strata(values: Floats) -> Floats:
-            return np.add.reduceat(values, starts, axis=1)
-
-        a, b = centred(effect), centred(expression)
-        free = int((sizes - 1).sum())
-        if adjust:
-            c = centred(others)
-            of_c = (c * c).sum(axis=1)
-            varies = of_c > _ROUNDING * (others * others).sum(axis=1)
-            unit = np.divide(1.0, of_c, out=np.zeros_like(of_c), where=varies)
-            a = a - (unit * (a * c).sum(axis=1))[:, None] * c
-            b = b - (unit * (b * c).sum(axis=1))[:, None] * c
-        a2, b2 = a * a, b * b
-        # A regression takes a degree of freedom.
-        correction = free / (free - 1) if adjust and free > 1 else 1.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variance = np.where(sizes > 1, of_strata(a2) * of_strata(b2) / (sizes - 1), 0.0)
-            third = np.where(
-                sizes > 2, sizes * of_strata(a2 * a) * of_strata(b2 * b) / ((sizes - 1) * (sizes - 2)), 0.0
-            )
-        new = {
-            "effect": effect.sum(axis=1),
-            "effect_squared": (effect * effect).sum(axis=1),
-            "ab": (a * b).sum(axis=1),
-            "aa": a2.sum(axis=1),
-            "bb": b2.sum(axis=1),
-            "aabb": (a2 * b2).sum(axis=1),
-            "aaab": (a2 * a * b).sum(axis=1),
-            "aaaa": (a2 * a2).sum(axis=1),
-            "variance": correction * variance.sum(axis=1),
-            "third": third.sum(axis=1),
-        }
-        for name, value in new.items():
-            self.values.setdefault(name, np.zeros(self.n_genes))[genes] += value
-        if genes.start == 0:
-            self.n_cells += effect.shape[1]
+    def add(self, values: Mapping[str, Floats], n_cells: int) -> None:
+        """Add the sums of the receivers of one fold."""
+        for name, value in values.items():
+            self.values[name] = self.values.get(name, 0.0) + value
+        self.n_cells += n_cells
 
     def measure(self) -> dict[str, Floats]:
         """Return the columns of the table that hold numbers, each (gene,)."""
