@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.distance import DistanceBins
@@ -416,7 +415,7 @@ class AttentionModule:
                 "Name the folder that AttentionModule.save wrote, or data/07_model_output/<study>."
             )
         try:
-            stored = {name: pads.dataset(folder / name, format="parquet") for name in FOLDERS}
+            stored = {name: tables.open_folder(folder / name) for name in FOLDERS}
             cells = Cells.read(stored[terms.CELLS])
             patterns, nn_idxs, nn_dists = (stored[name] for name in FOLDERS[:3])
             shards = list(read_shards(patterns, nn_idxs, cells, nn_dists=nn_dists))

@@ -23,6 +23,7 @@ from scipy import sparse
 
 from tissue_crosstalk.core.checkpoint import load_model
 from tissue_crosstalk.core.files import Finished
+from tissue_crosstalk.core.tables import write_table
 from tissue_crosstalk.datasets import (
     AnnDataDataset,
     FigureDataset,
@@ -30,6 +31,7 @@ from tissue_crosstalk.datasets import (
     HtmlDataset,
     ModelDataset,
     OptionalDataset,
+    ParquetDataset,
     ParquetShardsDataset,
 )
 
@@ -211,6 +213,34 @@ class TestParquetShards:
         (tmp_path / "table" / "part-00000.parquet").write_bytes(b"PAR1 cut")
         with pytest.raises(DatasetError, match=r"part-00000\.parquet.*; run the pipeline that writes it again"):
             ParquetShardsDataset(filepath=str(tmp_path / "table")).load()
+
+    def test_a_changed_value_is_noticed(self, tmp_path: Path) -> None:
+        (tmp_path / "table").mkdir()
+        write_table(pa.table({"value": [1.5, 2.5]}), tmp_path / "table" / "part-00000.parquet")
+        change_a_value(tmp_path / "table" / "part-00000.parquet")
+        with pytest.raises(OSError, match="could not verify page integrity"):
+            ParquetShardsDataset(filepath=str(tmp_path / "table")).load().to_table()
+
+
+def change_a_value(file: Path) -> None:
+    """Change a bit of the last of the numbers 1.5 and 2.5."""
+    content = file.read_bytes()
+    place = content.index(np.float64(2.5).tobytes()) + 6
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+class TestParquet:
+    def test_a_changed_value_is_noticed(self, tmp_path: Path) -> None:
+        dataset = ParquetDataset(filepath=str(tmp_path / "table.parquet"))
+        dataset.save(pd.DataFrame({"value": [1.5, 2.5]}))
+        assert dataset.load()["value"].tolist() == [1.5, 2.5]
+        change_a_value(tmp_path / "table.parquet")
+        with pytest.raises(DatasetError, match=r"table\.parquet.*page integrity.* damaged.*; run the pipeline"):
+            dataset.load()
+
+    def test_tables_of_earlier_versions_are_loaded(self, tmp_path: Path) -> None:
+        pd.DataFrame({"value": [1.5]}).to_parquet(tmp_path / "table.parquet", write_page_checksum=False)
+        assert ParquetDataset(filepath=str(tmp_path / "table.parquet")).load()["value"].tolist() == [1.5]
 
 
 def figure(words: str = "") -> Figure:

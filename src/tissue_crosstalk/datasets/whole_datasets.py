@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kedro.io.core import DatasetError
 from kedro_datasets.json import JSONDataset as PlainJSONDataset
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class ParquetDataset(PlainParquetDataset):  # type: ignore[misc]  # kedro-datasets has no types
     """A table, as kedro-datasets' ``pandas.ParquetDataset`` has it; a local file appears whole or not at all.
+
+    Files have checksums, and where they do not match, the file is damaged and is not loaded.
 
     Examples
     --------
@@ -38,6 +40,9 @@ class ParquetDataset(PlainParquetDataset):  # type: ignore[misc]  # kedro-datase
     >>> dataset.load()["number"].tolist()
     [1, 2]
     """
+
+    DEFAULT_LOAD_ARGS: Final = {"page_checksum_verification": True}
+    DEFAULT_SAVE_ARGS: Final = {"write_page_checksum": True}
 
     def load(self) -> pd.DataFrame:
         """Load the table.
