@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -291,6 +291,16 @@ class ModelInput:
         """Read all of it."""
         rows = np.arange(self.cells.n_cells)
         return self.cells.with_expression(self.expression(rows)), self.neighbors(0, len(rows))
+
+
+def read_by(adata: AnnData) -> dict[str, Any]:
+    """Return the keys by which a model input was read from its tissue, and what else of that its cells do not say."""
+    record = adata.uns[terms.MODEL_INPUT_KEY]
+    return {
+        **{field.name: record.get(field.name) for field in fields(TissueKeys)},
+        "log_normalised": bool(record["log_normalised"]),
+        "n_neighbors": int(adata.obsm[terms.OBSM_NN_IDX].shape[1]),
+    }
 
 
 def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:

@@ -323,12 +323,16 @@ def slots_array(table: pa.Table) -> npt.NDArray[Any]:
     return np.stack(_slot_columns(table)).T
 
 
-def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
-    n_neighbors = sum(
+def n_neighbors(columns: Iterable[str]) -> int:
+    """Return for how many neighbors a table has columns."""
+    return sum(
         name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
-        for name in table.column_names
+        for name in columns
     )
-    wanted = terms.neighbor_columns(n_neighbors)
+
+
+def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
+    wanted = terms.neighbor_columns(n_neighbors(table.column_names))
     if len({table.schema.field(name).type for name in wanted if name in table.column_names}) != 1 or not set(
         wanted
     ) <= set(table.column_names):
