@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from kedro.io import DatasetError
 
 from sessions import PROJECT, run_project
 from tissue_crosstalk.core import tables, terms
@@ -108,6 +109,30 @@ def test_hub_tables_of_different_parameters_are_refused(copy: Path, awkward_keys
     run_project(copy, "hubs", **awkward_keys, hubs={"n_clusters": 3})
     hubs.write_bytes(before)
     with pytest.raises(ResultError, match=r"hubs.* their parameters of the hubs differ .*hubs\.n_clusters=3"):
+        report(copy, awkward_keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "07_model_output/awkward/hub_selection.json",
+            "[]",
+            "hub_selection.json' must be an object. Got a list instead",
+        ),
+        (
+            "07_model_output/awkward/hub_niches.json",
+            "{}",
+            "hub_niches.json' must have the keys 'adjusted_rand', .* lacks",
+        ),
+    ],
+)
+def test_files_that_hold_something_else_are_named(
+    copy: Path, awkward_keys: dict[str, Any], file: str, content: str, words: str
+) -> None:
+    (copy / "data" / file).write_text(content)
+    with pytest.raises(DatasetError, match=words):
         report(copy, awkward_keys)
 
 
@@ -294,10 +319,10 @@ def test_parameters_of_what_is_there_are_refused_before_the_first_node(
 @pytest.mark.slow
 def test_the_demo_as_well(demo: Path, tmp_path: Path) -> None:
     shutil.copytree(demo, tmp_path / "copy")
-    with pytest.raises(ResultError, match="n_neighbors=5, but .* with n_neighbors=20.*--pipelines=demo --params"):
+    with pytest.raises(ResultError, match="n_neighbors=5, but .* with n_neighbors=12.*--pipelines=demo --params"):
         run_project(tmp_path / "copy", "demo_interpretation", n_neighbors=5)
     with pytest.raises(ResultError, match="hubs.n_clusters=5, but the hubs .*--pipelines=demo --params=hubs"):
-        run_project(tmp_path / "copy", "demo_interpretation", n_neighbors=20, hubs={"n_clusters": 5})
+        run_project(tmp_path / "copy", "demo_interpretation", n_neighbors=12, hubs={"n_clusters": 5})
 
 
 @pytest.mark.slow

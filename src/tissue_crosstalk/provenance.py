@@ -258,8 +258,12 @@ def check_model(attention: Mapping[str, Any], model: CrosstalkModel) -> None:
     ResultError
         If the models differ. Nothing is known where another version of this project wrote the attention.
     """
-    ours, sha256 = package_versions()["tissue-crosstalk"], attention.get("model_sha256")
-    if sha256 is None or attention.get("versions", {}).get("tissue-crosstalk") != ours:
+    ours, sha256, theirs = (
+        package_versions()["tissue-crosstalk"],
+        attention.get("model_sha256"),
+        attention.get("versions"),
+    )
+    if sha256 is None or not isinstance(theirs, dict) or theirs.get("tissue-crosstalk") != ours:
         return
     now = _digest_of(model)
     if now != sha256:

@@ -391,7 +391,7 @@ def store_model_input(
         fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
         place = workspace.place(MODEL_INPUT_FILE)
         if fingerprint is not None and _stored(place, FINGERPRINT) == fingerprint:
-            tell(logger, json.loads(_stored(place, WARNED) or "[]"))
+            tell(logger, _warned(place))
             logger.info("%s was prepared from this very tissue, and is used again.", place)
             _warn_of_distances(_some_distances(place), keys, distance_scale)
             return Finished(place)
@@ -427,6 +427,15 @@ def store_model_input(
                 _write(unfinished, cells, made, shuffle, normalisation, neighbors)
         _warn_of_distances(_some_distances(unfinished), keys, distance_scale)
         return Finished(unfinished)
+
+
+def _warned(path: Path) -> list[str]:
+    """Return what was warned of when a stored model input was prepared."""
+    try:
+        found = json.loads(_stored(path, WARNED) or "[]")
+    except ValueError:  # damaged
+        return []
+    return [said for said in found if isinstance(said, str)] if isinstance(found, list) else []
 
 
 def _some_distances(path: Path) -> npt.NDArray[np.float32]:

@@ -136,8 +136,13 @@ class Provenance:
 
 def _reading_of_demo(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run-time parameter says of the reading of the demo's tissue, whose keys nobody chooses."""
-    reading, own = ((of.get(DEMO) or {}).get("tissue_reading") or {} for of in (parameters, given))
+    reading, own = (_block(_block(of, DEMO), "tissue_reading") for of in (parameters, given))
     return {name: reading.get(name) for name in ("n_neighbors",) if name in given or name in own}
+
+
+def _block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = parameters.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _is_of_demo(node: Node) -> bool:
