@@ -244,6 +244,17 @@ class TestParquet:
         with pytest.raises(DatasetError, match=r"table\.parquet.*page integrity.* damaged.*; run the pipeline"):
             dataset.load()
 
+    def test_a_table_without_a_row_keeps_its_categories(self, tmp_path: Path) -> None:
+        table = pd.DataFrame(
+            {"type": pd.Categorical(["B"], ["A", "B"]), "way": pd.Categorical(["x"], ordered=True), "n": [1]}
+        )
+        table.attrs["made"] = "here"
+        for rows in (table, table[:0]):
+            dataset = ParquetDataset(filepath=str(tmp_path / "table.parquet"))
+            dataset.save(rows)
+            pd.testing.assert_frame_equal(dataset.load(), rows)
+            assert dataset.load().attrs == {"made": "here"} == rows.attrs
+
     def test_tables_of_earlier_versions_are_loaded(self, tmp_path: Path) -> None:
         pd.DataFrame({"value": [1.5]}).to_parquet(tmp_path / "table.parquet", write_page_checksum=False)
         assert ParquetDataset(filepath=str(tmp_path / "table.parquet")).load()["value"].tolist() == [1.5]

@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+CATEGORIES: Final = "categories"
+"""Under which the ``attrs`` of a table without a row, in its file, keep the categories of its columns."""
+
+
 class ParquetDataset(PlainParquetDataset):  # type: ignore[misc]  # kedro-datasets has no types
     """A table, as kedro-datasets' ``pandas.ParquetDataset`` has it; a local file appears whole or not at all.
 
-    Files have checksums, and where they do not match, the file is damaged and is not loaded.
+    Files have checksums, and where they do not match, the file is damaged and is not loaded. A table without a row
+    keeps the categories of its columns.
 
     Examples
     --------
@@ -57,10 +62,18 @@ class ParquetDataset(PlainParquetDataset):  # type: ignore[misc]  # kedro-datase
             If there is none, or it cannot be read.
         """
         table: pd.DataFrame = _load(self, PlainParquetDataset.load, "parquet table")
+        kept = table.attrs.pop(CATEGORIES, None)
+        for column, categories in (kept if isinstance(kept, dict) else {}).items():
+            if column in table.select_dtypes("category") and not len(table):
+                table[column] = table[column].cat.set_categories(categories)
         return table
 
     def save(self, data: pd.DataFrame) -> None:
         """Save the table."""
+        if not len(data):  # parquet has dictionaries of what is there
+            types = {name: list(column.cat.categories) for name, column in data.select_dtypes("category").items()}
+            data = data.copy()
+            data.attrs[CATEGORIES] = {name: of for name, of in types.items() if all(isinstance(one, str) for one in of)}
         _save(self, PlainParquetDataset.save, data)
 
 
