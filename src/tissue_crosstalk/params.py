@@ -396,6 +396,7 @@ def given_fields(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dic
         f"{block}.{field}": getattr(STAGE_PARAMS[block](**parameters[block]), field)
         for block, fields in given.items()
         if block in STAGE_PARAMS and block in parameters and isinstance(fields, Mapping)
+        if block != "sweep"  # kedro sweep alone reads it, and checks it
         for field in fields
     }
 
