@@ -371,6 +371,23 @@ def test_damaged_folder_is_named(module: AttentionModule, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "must hold a JSON object. Got list instead"),
+        ('{"colors": {}}', "'flavor' must be a text. Got nothing instead"),
+        ('{"flavor": "vanilla", "colors": ["red"]}', "'colors' must be an object with a colour .* Got list instead"),
+    ],
+)
+def test_a_description_of_another_kind_is_named(
+    module: AttentionModule, tmp_path: Path, content: str, words: str
+) -> None:
+    module.save(tmp_path / "attention")
+    (tmp_path / "attention" / "attention.json").write_text(content)
+    with pytest.raises(ResultError, match=f"attention.json'.*{words}"):
+        AttentionModule.load(tmp_path / "attention")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"n_clusters": 2.5}, "n_clusters must be at least 1"),

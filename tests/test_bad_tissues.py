@@ -245,6 +245,17 @@ def with_extra_genes(adata: ad.AnnData) -> ad.AnnData:
     return ad.AnnData(X=whole, obs=adata.obs, var=names, obsm=adata.obsm)
 
 
+def nullable_places(*missing: int) -> Change:
+    """Return what makes a table of pandas' own whole numbers of the coordinates, without the y of some cells."""
+
+    def change(adata: ad.AnnData) -> None:
+        table = pd.DataFrame(np.floor(adata.obsm["spatial"]), index=adata.obs_names, columns=["x", "y"]).astype("Int64")
+        table.iloc[list(missing), 1] = pd.NA
+        adata.obsm["spatial"] = table
+
+    return change
+
+
 def moved_to_obs(x_name: str, y_name: str) -> Change:
     def change(adata: ad.AnnData) -> None:
         at = adata.obsm.pop("spatial")
@@ -424,6 +435,10 @@ COORDINATES = [
     Case("a table with names of cells among the coordinates", lambda adata: adata.obsm.__setitem__(
         "spatial", pd.DataFrame({"id": adata.obs_names, "x": 1.0, "y": 2.0}, index=adata.obs_names)),
         Refused(NO_NUMBERS.format("object in the columns 'id', 'x', 'y'"))),
+    Case("nullable columns of coordinates", nullable_places(), Works(like=places(np.floor))),
+    Case("NA in nullable columns of coordinates", nullable_places(3), Refused(
+        "obsm['spatial'] (coord_key) must be finite. 1 of 60 cells have NaN or infinite coordinates, first 'cell3'; "
+        "drop these cells.")),
     Case("placeholders of missing coordinates", places(lambda at: np.r_[at[:-1], [[-1.7e308, -1.7e308]]]), Refused(
         "obsm['spatial'] (coord_key) must hold places. 1 of 60 cells have coordinates beyond 1e+30, first 'cell59', "
         "which stand for missing ones; drop these cells.")),

@@ -151,10 +151,12 @@ def test_recovery_of_a_study_whose_truth_is_at_hand(demo: Path, tmp_path: Path) 
     """The truth of the demo as that of a user's study, whose model is named: the same measures."""
     for folder in ("01_raw", "05_model_input", "07_model_output"):
         shutil.copytree(demo / "data" / folder / "demo", tmp_path / "data" / folder / "known")
+    (tmp_path / "data/08_reporting/known").mkdir(parents=True)
+    shutil.copy(demo / "data/08_reporting/demo/cell_type_colors.json", tmp_path / "data/08_reporting/known")
     run_project(tmp_path, "recovery", study="known", model=str(demo / "data/06_models/demo/model"))
     written = tmp_path / "data/08_reporting/known"
     assert {file.name for file in written.iterdir()} == {
-        "recovery.parquet", "precision_recall_curves.parquet", "precision_recall.png",
+        "cell_type_colors.json", "recovery.parquet", "precision_recall_curves.parquet", "precision_recall.png",
     }  # fmt: skip
     for name in ("recovery.parquet", "precision_recall_curves.parquet"):
         tables = [pd.read_parquet(folder / name) for folder in (written, demo / "data/08_reporting/demo")]

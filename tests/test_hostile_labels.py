@@ -46,7 +46,7 @@ LABELS = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")  # the one in Japanese
+@pytest.mark.filterwarnings("ignore:no installed font has some characters of:UserWarning")
 def test_figures_of_any_types_stay_in_their_folder(tmp_path: Path) -> None:
     """One file each, in the folder, also where upper and lower case are the same."""
     bins = DistanceBins(LABELS, 1, 10.0, 5.0)

@@ -67,6 +67,15 @@ def test_nothing_planted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    write_recovery(tmp_path, [("sender edges", "vanilla", 0.5, 0.9, 0.0183, 27.0, 60)])
+    file = tmp_path / "data/08_reporting/embryo/recovery.parquet"
+    file.write_bytes(file.read_bytes()[:100])
+    said = describe_outputs("embryo", tmp_path)
+    assert f"  {file} cannot be read: " in said
+    assert "It is damaged; run the pipeline that writes it again." in said
+
+
 def test_a_demo_says_what_it_found(demo: Path) -> None:
     edges, receivers, genes = recovery_lines(describe_outputs("demo", demo))
     table = pd.read_parquet(demo / "data/08_reporting/demo/recovery.parquet").set_index("name")

@@ -29,6 +29,7 @@ from tissue_crosstalk.params import (
     check_run_time_parameters,
     demo_study,
     flat_fields,
+    given_fields,
     network_threshold,
     study_name,
     user_study,
@@ -310,3 +311,24 @@ def test_a_place_without_a_value_is_refused(name: str) -> None:
     for value in (None, ""):
         with pytest.raises(ParameterError, match=f"{name} must have a value"):
             check_places({name: value})
+
+
+def test_fields_that_run_time_parameters_set() -> None:
+    """As the stages take them; of blocks that stages read alone, which are checked."""
+    given = {
+        "hubs": {"n_clusters": 3, "flavor": "gene-weighted"},
+        "flavoring": {"flavors": "vanilla+gene-weighted"},
+        "training": {"network": {"n_heads": 2}},
+        "sweep": {"grid": 3},
+        "demo": {"hubs": {"n_clusters": 4}},
+        "n_neighbors": 5,
+        "study": "x",
+    }
+    blocks = {name: value for name, value in given.items() if isinstance(value, dict)}
+    found = given_fields(given, blocks)
+    assert found.pop("training.network").n_heads == 2
+    assert found == {
+        "hubs.n_clusters": 3,
+        "hubs.flavor": "gene-weighted",
+        "flavoring.flavors": ("vanilla", "gene-weighted"),
+    }

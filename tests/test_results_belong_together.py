@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from kedro.io import DatasetError
 
 from sessions import PROJECT, run_project
 from tissue_crosstalk.core import tables, terms
@@ -23,7 +24,7 @@ from tissue_crosstalk.core.checkpoint import load_model, save_model
 from tissue_crosstalk.core.errors import ResultError
 from tissue_crosstalk.core.files import digest
 from tissue_crosstalk.core.provenance import git_commit, package_versions
-from tissue_crosstalk.provenance import PROVENANCE, check_keys, check_model, check_together, said_of
+from tissue_crosstalk.provenance import PROVENANCE, check_asked, check_model, check_reading, check_together, said_of
 
 GIVEN = {"extraction": {"cells_per_shard": 250}}
 
@@ -111,6 +112,30 @@ def test_hub_tables_of_different_parameters_are_refused(copy: Path, awkward_keys
         report(copy, awkward_keys)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "07_model_output/awkward/hub_selection.json",
+            "[]",
+            "hub_selection.json' must be an object. Got a list instead",
+        ),
+        (
+            "07_model_output/awkward/hub_niches.json",
+            "{}",
+            "hub_niches.json' must have the keys 'adjusted_rand', .* lacks",
+        ),
+    ],
+)
+def test_files_that_hold_something_else_are_named(
+    copy: Path, awkward_keys: dict[str, Any], file: str, content: str, words: str
+) -> None:
+    (copy / "data" / file).write_text(content)
+    with pytest.raises(DatasetError, match=words):
+        report(copy, awkward_keys)
+
+
 def label_changed(adata: anndata.AnnData) -> None:
     adata.obs["kind"] = adata.obs["kind"].to_numpy()[::-1]
 
@@ -162,14 +187,27 @@ def test_what_goes_together() -> None:
         check_together({"a": made(**{"demo.hubs.n_clusters": 3}), "b": made(**{"demo.hubs.n_clusters": 4})})
 
 
-KEYS = {"labels_key": "kind", "coord_key": "spatial", "section_key": None}
+READING = {
+    "labels_key": "kind",
+    "coord_key": "spatial",
+    "section_key": None,
+    "n_neighbors": 30,
+    "log_normalised": False,
+}
 
 
 @pytest.mark.parametrize(
-    "reading", [{}, {"labels_key": None}, {"labels_key": "kind", "n_neighbors": 5}, {"section_key": "none"}]
+    "reading",
+    [
+        {},
+        {"labels_key": None, "n_neighbors": None},
+        {"labels_key": "kind", "n_neighbors": 30, "pad_neighbors": True},
+        {"section_key": "none", "log_normalised": False},
+    ],
 )
 def test_keys_of_the_attention_may_be_said_again(reading: dict[str, Any]) -> None:
-    check_keys(KEYS, reading)
+    check_reading(READING, reading, "cells")
+    check_reading({**READING, "log_normalised": True}, reading, "model_input")  # false: as the model has it
 
 
 @pytest.mark.parametrize(
@@ -177,12 +215,49 @@ def test_keys_of_the_attention_may_be_said_again(reading: dict[str, Any]) -> Non
     [
         ({"labels_key": "other"}, "labels_key=other, but .* was extracted with labels_key=kind. Leave labels_key out"),
         ({"section_key": "slide"}, "section_key=slide, but .* was extracted with section_key=none."),
+        (
+            {"n_neighbors": 5},
+            "n_neighbors=5, but the attention of this study was extracted with n_neighbors=30. Leave n_neighbors out "
+            "to go on with what is there, or make it again with kedro run --pipelines=attention "
+            "--params=n_neighbors=5, or take another study.",
+        ),
+        ({"log_normalised": True}, "log_normalised=true, but .* with log_normalised=false.*params=log_normalised=true"),
     ],
 )
 def test_other_keys_than_those_of_the_attention_are_refused(reading: dict[str, Any], words: str) -> None:
     """The stages after the extraction would take no notice of them."""
     with pytest.raises(ResultError, match=words):
-        check_keys(KEYS, reading)
+        check_reading(READING, reading, "cells")
+
+
+MADE = {"hubs.n_clusters": 3, "hubs.condition_key": None, "flavoring.flavors": ["vanilla", "gene-weighted"]}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"hubs.n_clusters": 3, "reporting.bin_size": 1}, {"flavoring.flavors": ("gene-weighted", "vanilla")}]
+)
+def test_parameters_of_results_may_be_said_again(asked: dict[str, Any]) -> None:
+    check_asked(MADE, asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {"hubs.n_clusters": 4},
+            "hubs.n_clusters=4, but the hubs of this study were found with hubs.n_clusters=3. Leave .* or make it "
+            "again with kedro run --pipelines=hubs --params=hubs.n_clusters=4, or",
+        ),
+        ({"hubs.condition_key": "mouse"}, "hubs.condition_key=mouse, but .* with hubs.condition_key=null"),
+        (
+            {"flavoring.flavors": ("vanilla",)},
+            r"flavoring.flavors=vanilla, but the flavored attention .* with flavoring.flavors=vanilla\+gene-weighted",
+        ),
+    ],
+)
+def test_other_parameters_than_those_of_the_results_are_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(ResultError, match=words):
+        check_asked(MADE, asked)
 
 
 def test_attention_of_another_model_is_refused(golden: Path, tmp_path: Path) -> None:
@@ -212,6 +287,56 @@ def test_a_report_with_other_keys_or_another_model_is_refused(
 ) -> None:
     with pytest.raises(ResultError, match=words):
         report(copy, {**awkward_keys, **given})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pipeline", "given", "words"),
+    [
+        ("extraction", {"n_neighbors": 5}, "n_neighbors=5, but the model input .* was prepared with n_neighbors=8"),
+        ("flavoring", {"n_neighbors": 5}, "n_neighbors=5, but the attention .* was extracted with n_neighbors=8"),
+        ("hubs", {"n_neighbors": 5}, "n_neighbors=5, but .*n_neighbors=8.*--pipelines=attention"),
+        ("hubs", {"log_normalised": True}, "log_normalised=true, but the model input .*=false"),
+        ("hubs", {"flavoring": {"flavors": "vanilla"}}, "flavoring.flavors=vanilla, but .*--pipelines=flavoring"),
+        ("hubs", {"extraction": {"cells_per_shard": 7}}, "extraction.cells_per_shard=7, but .*cells_per_shard=250"),
+        ("variance", {"n_neighbors": 5}, "n_neighbors=5, but the model input"),
+        ("reporting", {"hubs": {"attention_quantile_threshold": 0.8}}, "threshold=0.8, but the hubs .*=0.9"),
+        ("interpretation", {"hubs": {"random_state": 1}}, "hubs.random_state=1, but the hubs .*=42"),
+    ],
+)
+def test_parameters_of_what_is_there_are_refused_before_the_first_node(
+    copy: Path, awkward_keys: dict[str, Any], pipeline: str, given: dict[str, Any], words: str
+) -> None:
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in copy.glob("data/0*/**/*") if path.is_file()}
+
+    before = state()
+    with pytest.raises(ResultError, match=words):
+        run_project(copy, pipeline, **{**awkward_keys, **given})
+    assert state() == before
+
+
+@pytest.mark.slow
+def test_the_demo_as_well(demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo, tmp_path / "copy")
+    with pytest.raises(ResultError, match="n_neighbors=5, but .* with n_neighbors=12.*--pipelines=demo --params"):
+        run_project(tmp_path / "copy", "demo_interpretation", n_neighbors=5)
+    with pytest.raises(ResultError, match="hubs.n_clusters=5, but the hubs .*--pipelines=demo --params=hubs"):
+        run_project(tmp_path / "copy", "demo_interpretation", n_neighbors=12, hubs={"n_clusters": 5})
+
+
+@pytest.mark.slow
+def test_parameters_of_what_is_there_may_be_said_again(copy: Path, awkward_keys: dict[str, Any]) -> None:
+    given = {
+        **awkward_keys,
+        **GIVEN,
+        "flavoring": {"flavors": "gene-weighted+info-weighted+value-weighted+vanilla"},
+        "reporting": {"bin_size": 7},
+    }
+    given["extraction"] = {**GIVEN["extraction"], "device": "cpu"}
+    run_project(copy, "hubs", **given, hubs={"n_clusters": 3})
+    run_project(copy, "reporting", **given, hubs={"n_clusters": 3})
+    report(copy, awkward_keys)  # nothing is asked for
 
 
 @pytest.mark.slow

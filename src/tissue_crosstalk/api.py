@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from tissue_crosstalk.core import tables, terms
 from tissue_crosstalk.core.distance import DistanceBins
@@ -416,7 +415,7 @@ class AttentionModule:
                 "Name the folder that AttentionModule.save wrote, or data/07_model_output/<study>."
             )
         try:
-            stored = {name: pads.dataset(folder / name, format="parquet") for name in FOLDERS}
+            stored = {name: tables.open_folder(folder / name) for name in FOLDERS}
             cells = Cells.read(stored[terms.CELLS])
             patterns, nn_idxs, nn_dists = (stored[name] for name in FOLDERS[:3])
             shards = list(read_shards(patterns, nn_idxs, cells, nn_dists=nn_dists))
@@ -431,7 +430,7 @@ class AttentionModule:
         # The pipelines write cells in spatial order; a saved module keeps the order that was asked for.
         order = np.arange(len(receivers)) if description else np.argsort(receivers)
         colors = description.get("colors")
-        if colors is None:
+        if colors is None or not set(cells.cell_types) <= set(colors):
             from tissue_crosstalk.core.plots.style import cell_type_palette
 
             colors = cell_type_palette(cells.cell_types)
@@ -827,6 +826,10 @@ def _description(folder: Path) -> dict[str, Any]:
         raise ResultError(f"{str(file)!r} cannot be read as JSON: {error}. Save the attention again.") from error
     if not isinstance(description, dict):
         raise ResultError(f"{str(file)!r} must hold a JSON object. Got {type(description).__name__} instead.")
+    for key, kind, words in (("flavor", str, "a text"), ("colors", dict, "an object with a colour for each type")):
+        if not isinstance(description.get(key), kind):
+            found = type(description[key]).__name__ if key in description else "nothing"
+            raise ResultError(f"{str(file)!r}: {key!r} must be {words}. Got {found} instead. Save the attention again.")
     return description
 
 

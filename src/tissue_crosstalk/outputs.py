@@ -65,7 +65,10 @@ def _recovery(file: Path) -> list[str]:
 
     from tissue_crosstalk.core.recovery import EDGES, GENES, NAME, RECEIVERS, RECEIVERS_OF_TYPE, WHAT
 
-    table = pd.read_parquet(file)
+    try:
+        table = pd.read_parquet(file, page_checksum_verification=True)
+    except (OSError, ValueError) as error:
+        return [f"  {file} cannot be read: {error}. It is damaged; run the pipeline that writes it again."]
     rows = {what: table[table[WHAT] == what] for what in (EDGES, RECEIVERS, RECEIVERS_OF_TYPE, GENES)}
     lines = ["How much the model found of what was planted (average precision; base rate: that of a random ranking):"]
     edges = rows[EDGES].iloc[0]

@@ -382,6 +382,25 @@ def network_threshold(reporting: ReportingParams, quantile: float) -> float:
     return share_to_draw(quantile) if given is None else given
 
 
+def given_fields(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of blocks that run-time parameters set, by full name, as the stages take them.
+
+    Parameters
+    ----------
+    given
+        The run-time parameters.
+    parameters
+        As the configuration has them, with the run-time parameters, checked (:func:`check_blocks`).
+    """
+    return {
+        f"{block}.{field}": getattr(STAGE_PARAMS[block](**parameters[block]), field)
+        for block, fields in given.items()
+        if block in STAGE_PARAMS and block in parameters and isinstance(fields, Mapping)
+        if block != "sweep"  # kedro sweep alone reads it, and checks it
+        for field in fields
+    }
+
+
 def check_hub_flavor(flavoring: FlavoringParams, hubs: HubsParams) -> None:
     """Raise :class:`ParameterError` if hubs are wanted of a flavor that is not computed."""
     if hubs.flavor not in flavoring.flavors:

@@ -45,7 +45,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         [
             simulation.create_pipeline(),
             of_simulated,
-            recovery.create_pipeline(),
+            recovery.create_pipeline(drawn_by="reporting"),
         ]
     )
     interpretation = (

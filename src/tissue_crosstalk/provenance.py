@@ -31,8 +31,19 @@ if TYPE_CHECKING:
     from tissue_crosstalk.core.model import CrosstalkModel
 
 PROVENANCE: Final = "provenance"
-RECORDS: Final = ("hub_selection", "hub_niches")
+HUB_SELECTION: Final = "hub_selection"
+RECORDS: Final = (HUB_SELECTION, "hub_niches")
 """JSON files that say what they were made from."""
+
+MODEL_INPUT: Final = "model_input"
+FLAVORED_ATTENTION: Final = "flavored_attention"
+
+_MADE_BY: Final = {
+    "extraction": "attention of this study was extracted",
+    "flavoring": "flavored attention of this study was made",
+    "hubs": "hubs of this study were found",
+}
+"""By block of parameters, what is made with it."""
 
 _UNKNOWN: Final = {"run": None, "tissue_sha256": None, "model_sha256": None}
 
@@ -119,28 +130,124 @@ def check_together(made: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def check_keys(keys: Mapping[str, Any], reading: Mapping[str, Any]) -> None:
-    """Raise where a user names other keys of the tissue than those by which the attention was extracted.
+def reading_of(value: object, name: str) -> dict[str, Any]:
+    """Return by which parameters of ``tissue_reading`` stored attention, or a model input, was made, if it says so.
 
     Parameters
     ----------
-    keys
-        What the attention says of itself.
+    value
+        The dataset's value.
+    name
+        Its name, without a namespace: tissues may hold what a model input holds.
+    """
+    if name == MODEL_INPUT:
+        from tissue_crosstalk.core.model_input import read_by
+
+        try:
+            return read_by(value)
+        except (LookupError, AttributeError, TypeError):  # another AnnData, of which the stage that reads it tells
+            return {}
+    keys = said_of(value).get("keys")
+    if not isinstance(keys, dict):
+        return {}
+    from tissue_crosstalk.core.tables import n_neighbors
+
+    found = n_neighbors(value.schema.names)  # type: ignore[attr-defined]  # only a folder of tables says its keys
+    return keys | ({"n_neighbors": found} if found else {})
+
+
+def check_reading(made: Mapping[str, Any], reading: Mapping[str, Any], name: str, again: str = "attention") -> None:
+    """Raise where a user asks for another reading of the tissue than that by which results at hand were made.
+
+    Parameters
+    ----------
+    made
+        What the result says of itself.
     reading
-        Block ``tissue_reading``; what is None there is not asked for.
+        Block ``tissue_reading``; what is None or False there is not asked for.
+    name
+        The result's name, without a namespace.
+    again
+        The pipeline that makes it.
 
     Raises
     ------
     ResultError
-        If a key differs: the stages after the extraction would go on with the old one.
+        If a parameter differs: the stages that go on with the result would take no notice of it.
     """
-    for name, was in keys.items():
-        wanted, known = reading.get(name), terms.UNSET if was is None else was
-        if wanted is not None and str(wanted) != str(known):
-            raise ResultError(
-                f"{name}={wanted}, but the attention of this study was extracted with {name}={known}. Leave {name} "
-                "out to go on with it, or extract it again with --pipelines=attention, or another study."
-            )
+    for field, was in made.items():
+        wanted, known = reading.get(field), terms.UNSET if was is None else was
+        if wanted is not None and wanted is not False and str(wanted) != str(known):
+            what = "model input of this study was prepared" if name == MODEL_INPUT else _MADE_BY["extraction"]
+            raise ResultError(_differs(field, wanted, known, what, again))
+
+
+def made_with(value: object, name: str) -> dict[str, Any]:
+    """Return with which other parameters stored attention, or hubs, were made, by full name.
+
+    Parameters
+    ----------
+    value
+        The dataset's value.
+    name
+        Its name, without a namespace.
+    """
+    if name == HUB_SELECTION:
+        of_hubs = value.get("parameters") if isinstance(value, dict) else None
+        return {f"hubs.{field}": known for field, known in of_hubs.items()} if isinstance(of_hubs, dict) else {}
+    said = said_of(value)
+    of_extraction = said.get("parameters") if "keys" in said else None
+    known = dict(of_extraction) if isinstance(of_extraction, dict) else {}
+    known.pop("device", None)  # one computes the same as another
+    known = {f"extraction.{field}": value for field, value in known.items()}
+    if name == FLAVORED_ATTENTION:
+        from tissue_crosstalk.core.stored import stored_flavors
+
+        known["flavoring.flavors"] = stored_flavors(value)
+    return known
+
+
+def check_asked(made: Mapping[str, Any], asked: Mapping[str, Any], again: str | None = None) -> None:
+    """Raise where a user asks for other parameters than those with which results at hand were made.
+
+    Parameters
+    ----------
+    made
+        Those of the results, by full name, such as ``hubs.n_clusters``.
+    asked
+        The run-time parameters, likewise.
+    again
+        The pipeline that makes the results; None: the stage whose parameter it is.
+
+    Raises
+    ------
+    ResultError
+        If one differs.
+    """
+    for name in sorted(made.keys() & asked.keys()):
+        block, was, wanted = name.partition(".")[0], made[name], asked[name]
+        if _unordered(was) != _unordered(wanted):
+            raise ResultError(_differs(name, wanted, was, _MADE_BY[block], again or block))
+
+
+def _differs(name: str, wanted: object, was: object, what: str, again: str) -> str:
+    set_to = f"{name}={_as_typed(wanted)}"
+    return (
+        f"{set_to}, but the {what} with {name}={_as_typed(was)}. Leave {name} out to go on with what is there, or "
+        f"make it again with kedro run --pipelines={again} --params={set_to}, or take another study."
+    )
+
+
+def _unordered(value: object) -> object:
+    """Return a value to compare: flavors are the same in any order."""
+    return sorted(map(str, value)) if isinstance(value, list | tuple) else _as_json(value)
+
+
+def _as_typed(value: object) -> str:
+    """Return a value as the command line has it."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_model(attention: Mapping[str, Any], model: CrosstalkModel) -> None:
@@ -151,8 +258,12 @@ def check_model(attention: Mapping[str, Any], model: CrosstalkModel) -> None:
     ResultError
         If the models differ. Nothing is known where another version of this project wrote the attention.
     """
-    ours, sha256 = package_versions()["tissue-crosstalk"], attention.get("model_sha256")
-    if sha256 is None or attention.get("versions", {}).get("tissue-crosstalk") != ours:
+    ours, sha256, theirs = (
+        package_versions()["tissue-crosstalk"],
+        attention.get("model_sha256"),
+        attention.get("versions"),
+    )
+    if sha256 is None or not isinstance(theirs, dict) or theirs.get("tissue-crosstalk") != ours:
         return
     now = _digest_of(model)
     if now != sha256:

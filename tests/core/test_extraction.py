@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from naive import Stored, random_model, random_tissue
 from tissue_crosstalk.core import attention as attention_module
 from tissue_crosstalk.core.attention import extract_attention
 from tissue_crosstalk.core.devices import full_precision
-from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.errors import ParameterError, ResultError
 from tissue_crosstalk.core.extraction import TABLES, ExtractionJob, extract_tables
 from tissue_crosstalk.core.files import Workspace
 from tissue_crosstalk.core.flavoring import FLAVORED_ATTENTION, flavor_attention
@@ -29,7 +30,7 @@ from tissue_crosstalk.core.neighbors import find_neighbors
 from tissue_crosstalk.core.network import ROW_BLOCK, CrossAttentionNetwork
 from tissue_crosstalk.core.shard_jobs import ShardJob, run_here
 from tissue_crosstalk.core.stored import Cells, read_shards
-from tissue_crosstalk.core.tables import shard_file
+from tissue_crosstalk.core.tables import ATTENTION_COLUMNS, read_table, shard_file
 from tissue_crosstalk.core.tissue_file import open_tissue
 
 TISSUE = random_tissue(3, n_cells=90, n_sections=2)
@@ -191,6 +192,54 @@ def test_a_lost_flavor_is_weighed_again_alone(tmp_path: Path, model_input: ad.An
     assert contents(tmp_path) == before
     assert flavor(tmp_path, ["vanilla"]) == []
     assert not (tmp_path / FLAVORED_ATTENTION / "flavor=info-weighted").exists()
+
+
+def flip_a_value(file: Path) -> None:
+    """Change a bit of a number of the first column, as a bad disk does."""
+    column = pq.read_metadata(file).row_group(0).column(0)
+    content = bytearray(file.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["attention_patterns", "nn_idxs", "sender_norms", "cells"])
+def test_a_flipped_byte_is_noticed_and_its_shard_alone_made_again(
+    name: str, tmp_path: Path, model_input: ad.AnnData
+) -> None:
+    extract(tmp_path, model_input)
+    before = contents(tmp_path)
+    file = tmp_path / name / "part-00002.parquet"
+    flip_a_value(file)
+    assert extract(tmp_path, model_input) == []  # which says what it was made from, still
+    with pytest.raises(ResultError) as refused:
+        flavor(tmp_path, ["info-weighted"])
+    assert str(refused.value) == (
+        f"{file} is damaged: its bytes are not those that were written (a checksum does not match). Delete it, and "
+        "run the stage again that writes it, or the whole pipeline: this shard alone is made again. Where it happens "
+        "again, have the disk and the memory of this machine checked."
+    )
+    file.unlink()
+    assert extract(tmp_path, model_input) == [2]
+    flavor(tmp_path, ["info-weighted"])
+    assert {path: content for path, content in contents(tmp_path).items() if "flavor=" not in path} == before
+
+
+def test_both_names_of_a_damaged_file_are_to_be_deleted(tmp_path: Path, model_input: ad.AnnData) -> None:
+    extract(tmp_path, model_input)
+    flavor(tmp_path)
+    before = contents(tmp_path)
+    patterns = tmp_path / "attention_patterns" / "part-00001.parquet"
+    vanilla = tmp_path / FLAVORED_ATTENTION / "flavor=vanilla" / "part-00001.parquet"
+    flip_a_value(patterns)
+    for file, other in ((patterns, vanilla), (vanilla, patterns)):
+        with pytest.raises(
+            ResultError, match=re.escape(f"{file} is damaged: ") + ".*" + re.escape(f"it and {other}, ")
+        ):
+            read_table(file, str(file), ATTENTION_COLUMNS)
+    for file in (patterns, vanilla):
+        file.unlink()
+    assert (extract(tmp_path, model_input), flavor(tmp_path)) == ([1], [1])
+    assert contents(tmp_path) == before
 
 
 def test_vanilla_attention_is_not_written_twice(tmp_path: Path, model_input: ad.AnnData) -> None:

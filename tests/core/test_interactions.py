@@ -12,6 +12,7 @@ from naive import made_tissue
 from tissue_crosstalk.core.errors import TissueError
 from tissue_crosstalk.core.interactions import count_pairs, regions_differ, weigh_interactions, with_changed_genes
 from tissue_crosstalk.core.ligand_receptor import annotate_pairs, read_pairs
+from tissue_crosstalk.datasets import ParquetDataset
 
 TYPES = ["A", "B", "C"]
 
@@ -77,16 +78,20 @@ def test_nothing_was_tested(effects: pd.DataFrame, ablation: pd.DataFrame) -> No
 
 
 def test_effects_of_no_pair_that_come_from_files(effects: pd.DataFrame, ablation: pd.DataFrame, tmp_path: Path) -> None:
-    """As of a small tissue, where no type has receivers enough: such a file holds no categories."""
-    effects[:0].to_parquet(tmp_path / "effects.parquet")
-    table = weigh_interactions(pd.read_parquet(tmp_path / "effects.parquet"), ablation)
+    """As of a small tissue, where no type has receivers enough."""
+
+    def from_file(table: pd.DataFrame) -> pd.DataFrame:
+        dataset = ParquetDataset(filepath=str(tmp_path / "table.parquet"))
+        dataset.save(table)
+        return dataset.load()
+
+    table = weigh_interactions(from_file(effects[:0]), ablation)
     assert table[["receiver", "sender"]].to_numpy().tolist() == [["A", "C"], ["B", "A"]]
     assert table["smallest_q"].isna().all()
     tissue = made_tissue(np.zeros((3, 2)), [0, 1, 2], expression=[[1, 0], [0, 1], [1, 1]])
     pairs = pd.DataFrame({"ligand": ["gene0"], "receptor": ["gene1"]})
     for interactions in (table, table[:0]):
-        interactions.to_parquet(tmp_path / "interactions.parquet")
-        assert annotate_pairs(pairs, tissue, pd.read_parquet(tmp_path / "interactions.parquet")).empty
+        assert annotate_pairs(pairs, tissue, from_file(interactions)).empty
 
 
 @pytest.mark.parametrize(("n_found", "warned"), [(3, False), (4, True), (6, True)])

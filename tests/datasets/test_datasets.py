@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -16,20 +18,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from anndata import AnnData
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import sparse
 
+from sessions import PROJECT
 from tissue_crosstalk.core.checkpoint import load_model
 from tissue_crosstalk.core.files import Finished
+from tissue_crosstalk.core.tables import write_table
 from tissue_crosstalk.datasets import (
     AnnDataDataset,
     FigureDataset,
     FiguresDataset,
     HtmlDataset,
+    JSONDataset,
     ModelDataset,
     OptionalDataset,
+    ParquetDataset,
     ParquetShardsDataset,
 )
 
@@ -212,6 +220,45 @@ class TestParquetShards:
         with pytest.raises(DatasetError, match=r"part-00000\.parquet.*; run the pipeline that writes it again"):
             ParquetShardsDataset(filepath=str(tmp_path / "table")).load()
 
+    def test_a_changed_value_is_noticed(self, tmp_path: Path) -> None:
+        (tmp_path / "table").mkdir()
+        write_table(pa.table({"value": [1.5, 2.5]}), tmp_path / "table" / "part-00000.parquet")
+        change_a_value(tmp_path / "table" / "part-00000.parquet")
+        with pytest.raises(OSError, match="could not verify page integrity"):
+            ParquetShardsDataset(filepath=str(tmp_path / "table")).load().to_table()
+
+
+def change_a_value(file: Path) -> None:
+    """Change a bit of the last of the numbers 1.5 and 2.5."""
+    content = file.read_bytes()
+    place = content.index(np.float64(2.5).tobytes()) + 6
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+class TestParquet:
+    def test_a_changed_value_is_noticed(self, tmp_path: Path) -> None:
+        dataset = ParquetDataset(filepath=str(tmp_path / "table.parquet"))
+        dataset.save(pd.DataFrame({"value": [1.5, 2.5]}))
+        assert dataset.load()["value"].tolist() == [1.5, 2.5]
+        change_a_value(tmp_path / "table.parquet")
+        with pytest.raises(DatasetError, match=r"table\.parquet.*page integrity.* damaged.*; run the pipeline"):
+            dataset.load()
+
+    def test_a_table_without_a_row_keeps_its_categories(self, tmp_path: Path) -> None:
+        table = pd.DataFrame(
+            {"type": pd.Categorical(["B"], ["A", "B"]), "way": pd.Categorical(["x"], ordered=True), "n": [1]}
+        )
+        table.attrs["made"] = "here"
+        for rows in (table, table[:0]):
+            dataset = ParquetDataset(filepath=str(tmp_path / "table.parquet"))
+            dataset.save(rows)
+            pd.testing.assert_frame_equal(dataset.load(), rows)
+            assert dataset.load().attrs == {"made": "here"} == rows.attrs
+
+    def test_tables_of_earlier_versions_are_loaded(self, tmp_path: Path) -> None:
+        pd.DataFrame({"value": [1.5]}).to_parquet(tmp_path / "table.parquet", write_page_checksum=False)
+        assert ParquetDataset(filepath=str(tmp_path / "table.parquet")).load()["value"].tolist() == [1.5]
+
 
 def figure(words: str = "") -> Figure:
     drawn = Figure(figsize=(1, 1))
@@ -384,6 +431,64 @@ class TestHtml:
             dataset.save("\ud800")  # half a character
         assert dataset.load() == "before"
         assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+class TestJSON:
+    HOLDS: ClassVar[dict[str, Any]] = {
+        "n": "a number",
+        "parameters": {"flavor": "a text"},
+        "by": {"*": "a number or null"},
+    }
+    RIGHT: ClassVar[dict[str, Any]] = {
+        "n": 2,
+        "parameters": {"flavor": "vanilla", "more": []},
+        "by": {"2": 0.5, "3": None},
+    }
+
+    def load(self, tmp_path: Path, content: object, holds: dict[str, Any] = HOLDS) -> Any:
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        return JSONDataset(filepath=str(tmp_path / "a.json"), holds=holds).load()
+
+    def test_what_it_must_hold(self, tmp_path: Path) -> None:
+        assert self.load(tmp_path, self.RIGHT) == self.RIGHT
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ([1], "a.json' must be an object. Got a list instead. It is damaged, or something else; delete it and run"),
+            ("n", 'a.json\' must be an object. Got "n" instead.'),
+            (None, "a.json' must be an object. Got null instead."),
+            ({}, "must have the keys 'n', 'parameters', 'by'. It lacks 'n', 'parameters', 'by'."),
+            (RIGHT | {"n": [2]}, "the value of 'n' must be a number. Got a list instead."),
+            (RIGHT | {"n": True}, "the value of 'n' must be a number. Got true instead."),
+            (RIGHT | {"parameters": []}, "the value of 'parameters' must be an object. Got a list instead."),
+            (RIGHT | {"parameters": {}}, "the value of 'parameters' must have the keys 'flavor'. It lacks 'flavor'."),
+            (RIGHT | {"parameters": {"flavor": {}}}, "'parameters'.'flavor' must be a text. Got an object instead."),
+            (RIGHT | {"by": {"2": "x"}}, "the value of 'by'.'2' must be a number or null. Got \"x\" instead."),
+        ],
+    )
+    def test_something_else_is_refused(self, tmp_path: Path, content: object, words: str) -> None:
+        with pytest.raises(DatasetError, match=re.escape(words)):
+            self.load(tmp_path, content)
+
+    def test_colours_of_names_that_it_does_not_have(self, tmp_path: Path) -> None:
+        colours = self.load(tmp_path, {"B": "#0072b2"}, {"*": "a colour"})
+        assert (colours["B"], colours.get("T")) == ("#0072b2", None)
+        for kept in (colours, pickle.loads(pickle.dumps(colours))):
+            with pytest.raises(
+                DatasetError, match=r"a.json' must have an entry for 'T'. It has 'B'. .* run the pipeline"
+            ):
+                kept["T"]
+        with pytest.raises(DatasetError, match="the value of 'B' must be a colour. Got \"blau\" instead"):
+            self.load(tmp_path, {"B": "blau"}, {"*": "a colour"})
+
+    @pytest.mark.parametrize("name", ["hub_selection", "hub_niches", "cell_type_colors"])
+    @pytest.mark.parametrize("prefix", ["", "demo."])
+    def test_files_of_studies_say_what_they_hold(self, name: str, prefix: str) -> None:
+        bootstrap_project(PROJECT)
+        with KedroSession.create(PROJECT, env="test") as session:
+            told = session.load_context().config_loader["catalog"][prefix + name]
+        assert told.get("dataset", told)["holds"]
 
 
 class TestOptional:

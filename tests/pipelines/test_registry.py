@@ -51,6 +51,7 @@ def datasets(names: set[str]) -> set[str]:
                 "cells",
                 "model_input",
                 "existing_model",
+                "cell_type_colors",
             },
         ),
     ],

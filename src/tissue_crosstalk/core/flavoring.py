@@ -182,7 +182,9 @@ class _StoredNorms:
 
     def __init__(self, sender_norms: Sequence[str], cells: Sequence[str]) -> None:
         self._read = functools.lru_cache(NORM_FILES_HELD)(lambda file: _read_norms(sender_norms[file]))
-        positions = [pq.read_table(file, columns=[terms.POSITION])[terms.POSITION].to_numpy() for file in cells]
+        others = (terms.CELL_IDX, terms.LABEL, terms.SECTION, *terms.COORDINATES)
+        read = [tables.read_table(file, file, (terms.POSITION,), but=others) for file in cells]
+        positions = [table.column(terms.POSITION).to_numpy() for table in read]
         n_cells = sum(map(len, positions))
         self._starts = np.cumsum([0, *map(len, positions)])  # where each file begins, and where the last one ends
         self._row = np.full(n_cells + 1, terms.NO_NEIGHBOR, dtype=np.int32)  # by position; the last is a padded slot's

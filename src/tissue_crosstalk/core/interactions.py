@@ -67,8 +67,7 @@ def weigh_interactions(effects: pd.DataFrame, ablation: pd.DataFrame, *, max_q: 
     counts = ["n_receivers", "n_hearing", "n_genes", "n_genes_lowered", "n_genes_published"]
     table[counts] = table[counts].fillna(0).astype(np.int64)
     table["top_genes"] = table["top_genes"].fillna("")
-    # A table without a row, of a tissue of which no pair was tested, comes back from its file without categories.
-    types = (ablation if effects.empty else effects)[terms.RECEIVER].cat.categories
+    types = effects[terms.RECEIVER].cat.categories
     for column in _PAIR:
         table[column] = pd.Categorical(table[column].astype(object), categories=types)
     columns = [*_PAIR, *counts[:4], "n_genes_published", "smallest_q", "top_genes"]

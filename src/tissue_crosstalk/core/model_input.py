@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -293,6 +293,16 @@ class ModelInput:
         return self.cells.with_expression(self.expression(rows)), self.neighbors(0, len(rows))
 
 
+def read_by(adata: AnnData) -> dict[str, Any]:
+    """Return the keys by which a model input was read from its tissue, and what else of that its cells do not say."""
+    record = adata.uns[terms.MODEL_INPUT_KEY]
+    return {
+        **{field.name: record.get(field.name) for field in fields(TissueKeys)},
+        "log_normalised": bool(record["log_normalised"]),
+        "n_neighbors": int(adata.obsm[terms.OBSM_NN_IDX].shape[1]),
+    }
+
+
 def from_anndata(adata: AnnData) -> tuple[PreparedTissue, Neighbors]:
     """Return the prepared tissue and the neighbors that :func:`to_anndata` stored.
 
@@ -381,7 +391,7 @@ def store_model_input(
         fingerprint = fingerprint_of(MODEL_INPUT_FORMAT, described, source_of(adata))
         place = workspace.place(MODEL_INPUT_FILE)
         if fingerprint is not None and _stored(place, FINGERPRINT) == fingerprint:
-            tell(logger, json.loads(_stored(place, WARNED) or "[]"))
+            tell(logger, _warned(place))
             logger.info("%s was prepared from this very tissue, and is used again.", place)
             _warn_of_distances(_some_distances(place), keys, distance_scale)
             return Finished(place)
@@ -417,6 +427,15 @@ def store_model_input(
                 _write(unfinished, cells, made, shuffle, normalisation, neighbors)
         _warn_of_distances(_some_distances(unfinished), keys, distance_scale)
         return Finished(unfinished)
+
+
+def _warned(path: Path) -> list[str]:
+    """Return what was warned of when a stored model input was prepared."""
+    try:
+        found = json.loads(_stored(path, WARNED) or "[]")
+    except ValueError:  # damaged
+        return []
+    return [said for said in found if isinstance(said, str)] if isinstance(found, list) else []
 
 
 def _some_distances(path: Path) -> npt.NDArray[np.float32]:

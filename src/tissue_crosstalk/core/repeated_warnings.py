@@ -28,7 +28,7 @@ def collected(logger: logging.Logger) -> Iterator[list[str]]:
     handler = _Collector(messages)
     logger.addHandler(handler)
     try:
-        with warnings.catch_warnings(), _warnings_of_this_thread() as found:
+        with warnings.catch_warnings(), warnings_of_this_thread() as found:
             yield messages
     finally:
         logger.removeHandler(handler)
@@ -38,7 +38,7 @@ def collected(logger: logging.Logger) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _warnings_of_this_thread() -> Iterator[list[warnings.WarningMessage]]:
+def warnings_of_this_thread() -> Iterator[list[warnings.WarningMessage]]:
     """Keep back what is warned of by the thread that asks for it, for it to be told later.
 
     Others may be at work at the same time: MLflow, for one, loads parts of itself that warn, sooner or later.

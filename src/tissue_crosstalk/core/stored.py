@@ -555,7 +555,7 @@ def check_same_cells(cells: Cells, names: npt.NDArray[np.object_] | Sequence[str
 def attention_sizes(attention_patterns: pads.Dataset, cells: pads.Dataset) -> dict[str, int]:
     """Return the numbers of cells, heads, neighbors and cell types of stored attention."""
     n_cells, n_rows = cells.count_rows(), attention_patterns.count_rows()
-    first = cells.head(1)
+    first = _read(shard_files(cells)[0], tables.CELL_COLUMNS)
     return {
         "cells": n_cells,
         "heads": n_rows // n_cells,

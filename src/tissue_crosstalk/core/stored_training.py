@@ -89,7 +89,7 @@ def _found(workspace: Workspace, trained_from: str) -> tuple[CrosstalkModel, pd.
     from tissue_crosstalk.core.checkpoint import load_model
 
     try:
-        history = pd.read_parquet(workspace.place(HISTORY_FILE))
+        history = pd.read_parquet(workspace.place(HISTORY_FILE), page_checksum_verification=True)
         if history.attrs.get(TRAINED_FROM) != trained_from:
             return None
         model = load_model(workspace.place(MODEL_FOLDER))

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from tissue_crosstalk.core import terms
@@ -180,7 +181,8 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
     Numbers are as good as random to a dictionary; but the upper bytes of floats are alike, and so are positions of
     neighbors, which two encodings of parquet's own make use of. Columns without a missing value are marked so, which
     spares a pass over them. Smallest and largest values are left out: every file has cells, heads and types of all
-    kinds, and no reader could skip any by them.
+    kinds, and no reader could skip any by them. Every page has a checksum, so that :func:`read_table` notices where one
+    has changed on the disk.
 
     Parameters
     ----------
@@ -201,13 +203,31 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
         use_dictionary=[name for name in others if not pa.types.is_floating(table.schema.field(name).type)],
         column_encoding=numbers,
         write_statistics=False,
+        write_page_checksum=True,
     )
+
+
+def open_folder(folder: str | os.PathLike[str]) -> pads.Dataset:
+    """Open a folder of parquet files; what is read of it is compared with the checksums that were written.
+
+    Files that have none, of earlier versions or of other programs, are read as they are.
+
+    Parameters
+    ----------
+    folder
+        The folder. Folders in it named ``<column>=<value>`` are partitions.
+    """
+    verified = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+    format_ = pads.ParquetFileFormat(default_fragment_scan_options=verified)
+    return pads.dataset(os.fspath(folder), format=format_, partitioning="hive")
 
 
 def read_table(
     source: str | os.PathLike[str] | pa.NativeFile, name: str, needed: Sequence[str], *, but: Sequence[str] = ()
 ) -> pa.Table:
     """Read one file of a table of this module, but for some columns, each column in one piece: arrays are no copies.
+
+    Its pages are compared with their checksums, where it has any: files of earlier versions have none.
 
     Parameters
     ----------
@@ -223,12 +243,12 @@ def read_table(
     Raises
     ------
     ResultError
-        If it cannot be read, lacks a column, has one of another type or with missing values, or declares more rows
-        than its bytes can hold.
+        If it cannot be read, is damaged, lacks a column, has one of another type or with missing values, or declares
+        more rows than its bytes can hold.
     """
     hint = "The table is damaged, or of another origin: run the stage again that writes it, into an empty folder."
     try:
-        with pq.ParquetFile(source) as parquet:
+        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             known = parquet.schema_arrow.names
             size = source.size() if isinstance(source, pa.NativeFile) else Path(source).stat().st_size
             taken = 4 * parquet.metadata.num_rows * len(known)
@@ -243,6 +263,8 @@ def read_table(
         raise
     except Exception as error:  # pyarrow's errors are of many kinds
         said = next(iter(str(error).splitlines()), "")[:200]
+        if "page integrity" in said:
+            raise ResultError(_damaged(name)) from error
         raise ResultError(f"{name} cannot be read ({type(error).__name__}: {said}). {hint}") from error
     missing = [column for column in needed if column not in known]
     if missing or len(set(known)) < len(known):
@@ -256,6 +278,20 @@ def read_table(
                 f"missing. {hint}"
             )
     return table
+
+
+def _damaged(name: str) -> str:
+    """Return what to say of a file whose values are not those that were written."""
+    path = Path(name)
+    # The vanilla flavor is a second name of the patterns' files, which is as damaged.
+    others = (f"{terms.ATTENTION_PATTERNS}/{path.name}", f"*/{terms.FLAVOR}={terms.VANILLA}/{path.name}")
+    found = {other for folder in path.parents[1:3] for pattern in others for other in folder.glob(pattern)}
+    same = sorted(str(other) for other in found if other != path and path.exists() and other.samefile(path))
+    return (
+        f"{name} is damaged: its bytes are not those that were written (a checksum does not match). Delete "
+        f"{' and '.join(['it', *same])}, and run the stage again that writes it, or the whole pipeline: this shard "
+        "alone is made again. Where it happens again, have the disk and the memory of this machine checked."
+    )
 
 
 def _expected(column: str) -> tuple[str, Callable[[pa.DataType], bool]]:
@@ -287,12 +323,16 @@ def slots_array(table: pa.Table) -> npt.NDArray[Any]:
     return np.stack(_slot_columns(table)).T
 
 
-def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
-    n_neighbors = sum(
+def n_neighbors(columns: Iterable[str]) -> int:
+    """Return for how many neighbors a table has columns."""
+    return sum(
         name.startswith(terms.NEIGHBOR_PREFIX) and name.removeprefix(terms.NEIGHBOR_PREFIX).isdigit()
-        for name in table.column_names
+        for name in columns
     )
-    wanted = terms.neighbor_columns(n_neighbors)
+
+
+def _slot_columns(table: pa.Table) -> list[npt.NDArray[Any]]:
+    wanted = terms.neighbor_columns(n_neighbors(table.column_names))
     if len({table.schema.field(name).type for name in wanted if name in table.column_names}) != 1 or not set(
         wanted
     ) <= set(table.column_names):

@@ -407,6 +407,8 @@ def _coordinates(adata: AnnData, key: str) -> npt.NDArray[np.float64]:
         except ValueError as error:
             raise TissueError(f"obsm[{key!r}] (coord_key) is damaged: {error}. Write the tissue again.") from error
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)  # a DataFrame becomes an array, too
+    if values.dtype == object:
+        values = np.where(pd.isna(values), np.nan, values)  # None and pd.NA are not numbers to numpy
     try:
         # Text and objects may be numbers, such as those of a csv.
         if values.dtype.kind not in NUMBERS_OF_ANY_KIND + "OUST" or values.dtype.kind == "b":

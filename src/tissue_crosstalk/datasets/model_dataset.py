@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kedro.io.core import AbstractDataset
+from kedro.io.core import AbstractDataset, DatasetError
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import JSONPreview
@@ -72,7 +72,10 @@ class ModelDataset(Base):
         """Return the model's description without its gene names."""
         from kedro_datasets._typing import JSONPreview
 
-        description = json.loads((Path(self._filepath) / "model.json").read_text())
+        file = Path(self._filepath) / "model.json"
+        description = json.loads(file.read_text())
+        if not isinstance(description, dict):
+            raise DatasetError(f"{str(file)!r} must hold a JSON object. Got {type(description).__name__} instead.")
         return JSONPreview(json.dumps({name: value for name, value in description.items() if name != "genes"}))
 
     @property

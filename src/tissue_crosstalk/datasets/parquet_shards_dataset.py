@@ -71,12 +71,13 @@ class ParquetShardsDataset(Base):
             If there is no such folder, or it does not hold parquet files.
         """
         import pyarrow as pa
-        import pyarrow.dataset as pads
+
+        from tissue_crosstalk.core.tables import open_folder
 
         if not self._exists():
             raise DatasetError(f"there is no parquet folder {str(self._filepath)!r}; run the pipeline that writes it.")
         try:
-            return pads.dataset(str(self._filepath), format="parquet", partitioning="hive")
+            return open_folder(self._filepath)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(
                 f"the parquet folder {str(self._filepath)!r} cannot be opened: {error}. A file in it is damaged, or "

@@ -137,7 +137,7 @@ def _tags_of_new_runs(tags: Mapping[str, str]) -> Iterator[None]:
         known = json.loads(before) if before else {}
     except ValueError:
         known = {}
-    os.environ[name] = json.dumps({**known, **tags})
+    os.environ[name] = json.dumps({**(known if isinstance(known, dict) else {}), **tags})
     try:
         yield
     finally:

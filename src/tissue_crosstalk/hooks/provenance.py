@@ -16,13 +16,18 @@ from kedro.pipeline import Node, Pipeline
 from tissue_crosstalk.datasets import ModelDataset, ParquetShardsDataset
 from tissue_crosstalk.hooks._pipelines import PREFIX, TISSUES, without_namespace
 from tissue_crosstalk.hooks.run_record import MODELS, RunRecord
-from tissue_crosstalk.params import DEMO
+from tissue_crosstalk.params import DEMO, given_fields
 from tissue_crosstalk.provenance import (
+    HUB_SELECTION,
+    MODEL_INPUT,
     can_say,
-    check_keys,
+    check_asked,
     check_model,
+    check_reading,
     check_together,
     description,
+    made_with,
+    reading_of,
     said_of,
     say,
 )
@@ -44,15 +49,22 @@ class Provenance:
         self._attention: dict[bool, Mapping[str, Any]] = {}
         self._model: dict[bool, Any] = {}
         self._have_model_checked: set[bool] = set()
-        self._reading: Mapping[str, Any] = {}
+        self._reading: dict[bool, Mapping[str, Any]] = {}
+        self._asked: Mapping[str, Any] = {}
         self._warned: set[str] = set()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note how the user says that the tissue is read."""
-        self._reading = {}
+        """Note how the user says that the tissue is read, and what else a run-time parameter says."""
+        self._reading, self._asked = {}, {}
+        given = context._runtime_params or {}
         with suppress(MissingConfigException):
-            self._reading = context.config_loader["parameters"].get("tissue_reading") or {}
+            parameters = context.config_loader["parameters"]
+            self._reading = {
+                False: parameters.get("tissue_reading") or {},
+                True: _reading_of_demo(parameters, given),
+            }
+            self._asked = given_fields(given, parameters)
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -64,9 +76,12 @@ class Provenance:
             [name for name in names if isinstance(catalog.get(name), kind)]
             for kind in (ParquetShardsDataset, ModelDataset)
         )
-        for name in [*attention, *(models if attention else [])]:
+        others = [name for name in names if without_namespace(name) in (MODEL_INPUT, HUB_SELECTION)]
+        for name in [*attention, *(models if attention else []), *others]:
             with suppress(DatasetError):  # of one that is missing or damaged, the node that loads it tells
-                self._check({name: catalog.load(name)}, is_demo=name.split(".")[0] == DEMO)
+                value, is_demo = catalog.load(name), name.split(".")[0] == DEMO
+                self._check({name: value}, is_demo=is_demo)
+                check_asked(made_with(value, without_namespace(name)), self._asked, DEMO if is_demo else None)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
@@ -83,10 +98,11 @@ class Provenance:
         for name, value in values.items():
             if without_namespace(name) in MODELS:
                 self._model[is_demo] = value
-            elif "keys" in (said := said_of(value)):
+                continue
+            if "keys" in (said := said_of(value)):
                 self._attention[is_demo] = said
-                if not is_demo:  # whose keys nobody chooses
-                    check_keys(said["keys"], self._reading)
+            kind, again = without_namespace(name), DEMO if is_demo else "attention"
+            check_reading(reading_of(value, kind), self._reading.get(is_demo, {}), kind, again)
         if is_demo in self._attention and is_demo in self._model and is_demo not in self._have_model_checked:
             check_model(self._attention[is_demo], self._model[is_demo])
             self._have_model_checked.add(is_demo)
@@ -116,6 +132,17 @@ class Provenance:
                 sha256[:12],
                 now[:12],
             )
+
+
+def _reading_of_demo(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run-time parameter says of the reading of the demo's tissue, whose keys nobody chooses."""
+    reading, own = (_block(_block(of, DEMO), "tissue_reading") for of in (parameters, given))
+    return {name: reading.get(name) for name in ("n_neighbors",) if name in given or name in own}
+
+
+def _block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = parameters.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _is_of_demo(node: Node) -> bool:

@@ -286,7 +286,7 @@ FIGURES: dict[str, Callable[[list[str]], Figure]] = {
     "length_scales": lambda types: plot_length_scales(
         *make_length_scales(types, types[0], 1, 9), types[0], palette_of(types), distance_unit="$\\mu$m"
     ),
-    "precision_recall": lambda names: plot_precision_recall(*recovered(names)),
+    "precision_recall": lambda names: plot_precision_recall(*recovered(names), palette_of(names)),
     "volcano": lambda types: plot_volcano(
         effects_of_first(types).assign(q_value=0.01, diff=np.tile(np.linspace(-9, 9, len(types)), len(types) - 1)),
         types[0],

@@ -16,8 +16,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tissue_crosstalk.core.errors import ParameterError
+from tissue_crosstalk.core.plots._layout import shorten
 from tissue_crosstalk.core.plots.recovery import plot_precision_recall
-from tissue_crosstalk.core.plots.style import PNG_DPI, figure_style
+from tissue_crosstalk.core.plots.style import PNG_DPI, cell_type_palette, figure_style
 from tissue_crosstalk.core.recovery import Ranking, tabulate
 
 FLAVORS = ("vanilla", "value-weighted", "info-weighted", "gene-weighted")
@@ -43,6 +44,16 @@ def made(
         name = f"{names.format(f's{number}')} to {names.format(number)}"
         rankings.append(ranking("shifted genes", name, 120, 0 if number < undefined else 10))
     return tabulate(rankings)
+
+
+def palette_of(recovery: pd.DataFrame) -> dict[str, str]:
+    """Return a colour for each type that a truth names."""
+    pairs = [name.split(" to ") for name in recovery.loc[recovery["what"] == "shifted genes", "name"].astype(str)]
+    return cell_type_palette(list(dict.fromkeys(name for side in zip(*pairs, strict=True) for name in side)))
+
+
+def plot(recovery: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    return plot_precision_recall(recovery, curves, palette_of(recovery))
 
 
 def overlaps(first: Bbox, second: Bbox) -> bool:
@@ -85,7 +96,7 @@ def labels(axes: Axes) -> dict[str, Any]:
 
 def test_a_panel_for_each_question() -> None:
     recovery, curves = made(2)
-    edges, receivers, genes = plot_precision_recall(recovery, curves).axes
+    edges, receivers, genes = plot(recovery, curves).axes
     assert [axes.get_title(loc="left") for axes in (edges, receivers, genes)] == [
         "edges to planted senders",
         "receivers affected by a sender",
@@ -100,7 +111,7 @@ def test_a_panel_for_each_question() -> None:
 
 def test_curves_are_steps_that_begin_at_no_recall() -> None:
     recovery, curves = made(1)
-    line = plot_precision_recall(recovery, curves).axes[2].lines[1]
+    line = plot(recovery, curves).axes[2].lines[1]
     points = curves[curves["what"] == "shifted genes"]
     assert line.get_drawstyle() == "steps-pre"
     assert line.get_xdata().tolist() == [0.0, *points["recall"]]
@@ -114,7 +125,7 @@ def test_curves_are_steps_that_begin_at_no_recall() -> None:
 def test_names_stand_at_the_height_of_the_average_precision() -> None:
     """Where there is room, and in the colour of their curve; the base rate beside its line."""
     recovery, curves = made(1, power=0.3)
-    axes = plot_precision_recall(recovery, curves).axes[2]
+    axes = plot(recovery, curves).axes[2]
     ((name, line),) = curves_of(axes).items()
     value = recovery.set_index("what").loc["shifted genes", "average_precision"]
     assert value > 0.25
@@ -125,7 +136,7 @@ def test_names_stand_at_the_height_of_the_average_precision() -> None:
 
 def test_base_rates() -> None:
     """One line where all rankings have the same, else one in the colour of each."""
-    edges, receivers, genes = plot_precision_recall(*made(3)).axes
+    edges, receivers, genes = plot(*made(3)).axes
     for axes, rate in ((edges, 1 / 50), (genes, 10 / 120)):
         (line,) = base_lines(axes)
         assert line.get_ydata() == [pytest.approx(rate)] * 2
@@ -137,17 +148,34 @@ def test_base_rates() -> None:
     assert "base rates 0.2 to 0.22" in labels(receivers)
 
 
-def test_every_curve_has_a_color_of_its_own() -> None:
-    """A receiver type has that of its interaction; all cells together have none of these."""
-    _, receivers, genes = plot_precision_recall(*made(8)).axes
+def test_colors_are_those_of_the_types() -> None:
+    """Of receivers their own, of genes the sender's; all cells together have none of these."""
+    recovery, curves = made(8)
+    palette = palette_of(recovery)
+    _, receivers, genes = plot_precision_recall(recovery, curves, palette).axes
     together, *types = [line.get_color() for line in curves_of(receivers).values()]
-    assert len(set(types)) == 8
-    assert together not in types
-    assert types == [line.get_color() for line in curves_of(genes).values()]
+    assert types == [palette[f"type {number}"] for number in range(8)]
+    assert together not in palette.values()
+    assert [line.get_color() for line in curves_of(genes).values()] == [palette[f"type s{n}"] for n in range(8)]
+
+
+def test_types_that_the_tissue_does_not_have_are_gray() -> None:
+    recovery, curves = made(1)
+    _, receivers, genes = plot_precision_recall(recovery, curves, {"type 0": "#ff0000"}).axes
+    assert list(curves_of(receivers).values())[1].get_color() == "#ff0000"
+    assert [line.get_color() for line in curves_of(genes).values()] == ["#8c8c8c"]
+
+
+def test_names_are_cut_as_in_other_figures() -> None:
+    name = "L2/3 intratelencephalic neurons that project far, {}"
+    _, _, genes = plot(*made(1, names=name)).axes
+    sender, receiver = (shorten(name.format(which)) for which in ("s0", "0"))
+    assert len(sender) == len(receiver) == 40
+    assert [label.rsplit("  ", 1)[0] for label in curves_of(genes)] == [f"{sender} to {receiver}"]
 
 
 def test_what_is_undefined_is_said_and_not_drawn() -> None:
-    figure = plot_precision_recall(*made(3, undefined=1))
+    figure = plot(*made(3, undefined=1))
     assert len(curves_of(figure.axes[1])) == 3
     assert len(curves_of(figure.axes[2])) == 2
     notes = {text.get_text().replace("\n", " ") for text in figure.texts}
@@ -156,7 +184,7 @@ def test_what_is_undefined_is_said_and_not_drawn() -> None:
 
 
 def test_the_color_of_an_interaction_does_not_depend_on_the_others() -> None:
-    whole, part = (plot_precision_recall(*made(3, undefined=undefined)).axes[2] for undefined in (0, 1))
+    whole, part = (plot(*made(3, undefined=undefined)).axes[2] for undefined in (0, 1))
     assert [line.get_color() for line in curves_of(part).values()] == [
         line.get_color() for line in list(curves_of(whole).values())[1:]
     ]
@@ -169,7 +197,7 @@ def test_nothing_planted() -> None:
             Ranking("affected receivers", "all cells", np.arange(5.0), np.zeros(5, bool)),
         ]
     )
-    figure = plot_precision_recall(recovery, curves)
+    figure = plot(recovery, curves)
     assert not any(axes.lines for axes in figure.axes)
     notes = {text.get_text().replace("\n", " ") for text in figure.texts}
     assert {"Not defined: all cells.", "Nothing to rank: no interaction was planted."} <= notes
@@ -180,18 +208,18 @@ def test_nothing_planted() -> None:
     ("n_interactions", "power"), [(0, 0.5), (1, 0.5), (3, 0.0), (25, 0.5), pytest.param(8, 2.0, marks=pytest.mark.slow)]
 )
 def test_nothing_overlaps(n_interactions: int, power: float) -> None:
-    assert_tidy(plot_precision_recall(*made(n_interactions, power=power)))
+    assert_tidy(plot(*made(n_interactions, power=power)))
 
 
 @pytest.mark.parametrize("undefined", [4, 8])
 def test_nothing_overlaps_where_names_are_long(undefined: int) -> None:
-    assert_tidy(plot_precision_recall(*made(8, undefined=undefined, names=LONG + " {}")))
+    assert_tidy(plot(*made(8, undefined=undefined, names=LONG + " {}")))
 
 
 def test_arguments_stay_as_they_are() -> None:
     recovery, curves = made(2)
     before = recovery.copy(), curves.copy()
-    plot_precision_recall(recovery, curves)
+    plot(recovery, curves)
     pd.testing.assert_frame_equal(recovery, before[0])
     pd.testing.assert_frame_equal(curves, before[1])
 
@@ -199,6 +227,6 @@ def test_arguments_stay_as_they_are() -> None:
 def test_refused() -> None:
     recovery, curves = made(1)
     with pytest.raises(ParameterError, match=r"`recovery` must have the columns 'what', .*\. Missing: 'base_rate'\."):
-        plot_precision_recall(recovery.drop(columns="base_rate"), curves)
+        plot(recovery.drop(columns="base_rate"), curves)
     with pytest.raises(ParameterError, match=r"`curves` must have the columns .*\. Missing: 'recall'\."):
-        plot_precision_recall(recovery, curves.drop(columns="recall"))
+        plot(recovery, curves.drop(columns="recall"))

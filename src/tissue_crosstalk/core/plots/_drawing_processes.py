@@ -162,6 +162,9 @@ def _settings() -> dict[str, Any]:
 def serve() -> None:
     """Draw what standard input asks for, and answer on standard output, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C the first process decides, which ends this one
+    from tissue_crosstalk.core.plots._fonts import be_silent
+
+    be_silent()  # the first process draws figures of the same types, and tells
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed must not be taken for an answer
         while _answer(sys.stdin.buffer, replies):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing, printable
 from tissue_crosstalk.core.flavors import FLAVORS
+from tissue_crosstalk.core.plots._fonts import as_wide, families
 from tissue_crosstalk.core.plots.style import FONT_SIZE, TITLE_SIZE
 
 POINTS_PER_INCH: Final = 72.0
@@ -129,8 +130,8 @@ def shorten(label: str, most: int = LONGEST_LABEL) -> str:
 @functools.lru_cache(maxsize=4096)
 def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> float:
     """Return how wide one line of text is, in inches."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
-    width, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
+    font = FontProperties(family=families(text), size=size, weight="bold" if bold else "normal")
+    width, _, _ = TextToPath().get_text_width_height_descent(as_wide(text), font, False)
     return 1.04 * width / POINTS_PER_INCH  # hinting makes the glyphs of a PNG a little wider
 
 

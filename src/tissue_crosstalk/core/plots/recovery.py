@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,9 +44,6 @@ PANELS: Final = (
 )
 """Title of each panel, and the rankings that it shows."""
 
-LONGEST_NAME: Final = 60
-"""Characters of a name: room for two cell types."""
-
 TITLE: Final = "Recovery of what was planted"
 EXPLANATION: Final = (
     "Beside each curve its average precision, the area below it. Dashed: base rate, the precision of a random ranking."
@@ -66,6 +63,8 @@ _GAP: Final = 0.3
 
 _BASE_COLOR: Final = "#666666"
 _ALL_COLOR: Final = "#1a1a1a"
+_UNKNOWN_COLOR: Final = "#8c8c8c"
+"""Of types that the truth names and the tissue does not have."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class _Panel:
         return sorted(labels, key=lambda label: label[0])
 
 
-def plot_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+def plot_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame, palette: Mapping[str, str]) -> Figure:
     """Draw precision against recall of edges per flavor, affected receivers, and genes per interaction.
 
     Curves are steps, the area below which is the average precision. Each is named to the right of its panel, at the
@@ -120,6 +119,8 @@ def plot_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame) -> Figur
         What :func:`tissue_crosstalk.core.recovery.tabulate` returns first.
     curves
         What it returns second.
+    palette
+        Colour of each cell type: receivers have that of their type, genes that of the sender.
 
     Returns
     -------
@@ -138,18 +139,22 @@ def plot_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame) -> Figur
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise ParameterError(f"`{name}` must have the columns {listing(columns)}. Missing: {listing(missing)}.")
-    panels = [_panel(title, recovery[recovery[WHAT].isin(kinds)], curves) for title, kinds in PANELS]
+    panels = [_panel(title, recovery[recovery[WHAT].isin(kinds)], curves, palette) for title, kinds in PANELS]
     with figure_style():
         return _draw(panels)
 
 
-def _panel(title: str, recovery: pd.DataFrame, curves: pd.DataFrame) -> _Panel:
-    # All cells are not one of the types, and have no colour of theirs.
-    colors = iter(distinct_colors(int((recovery[WHAT] != RECEIVERS).sum())))
+def _panel(title: str, recovery: pd.DataFrame, curves: pd.DataFrame, palette: Mapping[str, str]) -> _Panel:
+    of_flavors = dict(zip(recovery[NAME], distinct_colors(len(recovery)), strict=True))
     drawn, undefined = [], []
     for row in recovery.to_dict("records"):
-        color = _ALL_COLOR if row[WHAT] == RECEIVERS else next(colors)
-        name = shorten(str(row[NAME]), LONGEST_NAME)
+        name, color = shorten(str(row[NAME])), palette.get(row[NAME], _UNKNOWN_COLOR)
+        if row[WHAT] == EDGES:
+            color = of_flavors[row[NAME]]
+        elif row[WHAT] == RECEIVERS:
+            color = _ALL_COLOR
+        elif row[WHAT] == GENES:
+            name, color = _pair(str(row[NAME]), palette)
         if not np.isfinite(row[AVERAGE_PRECISION]):
             undefined.append(name)
             continue
@@ -165,6 +170,15 @@ def _panel(title: str, recovery: pd.DataFrame, curves: pd.DataFrame) -> _Panel:
             )
         )
     return _Panel(title, drawn, undefined)
+
+
+def _pair(name: str, palette: Mapping[str, str]) -> tuple[str, str]:
+    """Return what an interaction, ``"<sender> to <receiver>"``, is called in a figure, and its sender's colour."""
+    for sender, color in palette.items():
+        receiver = name.removeprefix(f"{sender} to ")
+        if receiver != name and receiver in palette:
+            return f"{shorten(sender)} to {shorten(receiver)}", color
+    return shorten(name), _UNKNOWN_COLOR
 
 
 def _draw(panels: Sequence[_Panel]) -> Figure:

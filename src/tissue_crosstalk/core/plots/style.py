@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -30,6 +30,7 @@ from PIL import Image
 from tissue_crosstalk.core.errors import ParameterError, did_you_mean, listing
 from tissue_crosstalk.core.files import whole_file
 from tissue_crosstalk.core.plots._drawing_processes import n_helpers, shared
+from tissue_crosstalk.core.plots._fonts import give_fonts, missing_glyphs
 from tissue_crosstalk.core.plots._svg_fonts import with_fonts
 
 FONT_SIZE: Final = 7.0
@@ -104,6 +105,8 @@ _WINDOWS_DEVICES: Final = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 )
 _style_lock = threading.RLock()
+
+Drawn = TypeVar("Drawn")
 
 
 @contextmanager
@@ -232,13 +235,32 @@ def _rendered(figure: Figure, target: Path, dpi: int) -> Image.Image | bytes:
     with figure_style():
         if kind == "png":
             return _pixels(figure, dpi)
-        file = io.BytesIO()
-        figure.savefig(file, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
-    return with_fonts(file.getvalue().decode()).encode() if kind == "svg" else file.getvalue()
+        content = _with_all_glyphs(figure, lambda: _saved(figure, kind, dpi))
+    return with_fonts(content.decode()).encode() if kind == "svg" else content
+
+
+def _with_all_glyphs(figure: Figure, draw: Callable[[], Drawn]) -> Drawn:
+    """Return what `draw` makes of a figure, anew in other fonts where the own one lacks characters."""
+    with missing_glyphs() as missing:
+        drawn = draw()
+    if missing and give_fonts(figure, missing):
+        with missing_glyphs():  # what no font has was told of
+            drawn = draw()
+    return drawn
+
+
+def _saved(figure: Figure, kind: str, dpi: int) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=dpi, metadata=dict(_METADATA[kind]))
+    return file.getvalue()
 
 
 def _pixels(figure: Figure, dpi: int) -> Image.Image:
     """Return a figure as opaque pixels, which know their dots per inch."""
+    return _with_all_glyphs(figure, lambda: _drawn(figure, dpi))
+
+
+def _drawn(figure: Figure, dpi: int) -> Image.Image:
     canvas, own_dpi = figure.canvas, figure.dpi
     try:
         figure.dpi = dpi

@@ -61,8 +61,8 @@ def measure_recovery(recovery: pd.DataFrame) -> dict[str, Metric]:
     return metrics
 
 
-def draw_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+def draw_precision_recall(recovery: pd.DataFrame, curves: pd.DataFrame, colors: dict[str, str]) -> Figure:
     """Draw the precision-recall curves of edges, receivers and genes."""
     from tissue_crosstalk.core.plots.recovery import plot_precision_recall
 
-    return plot_precision_recall(recovery, curves)
+    return plot_precision_recall(recovery, curves, colors)
