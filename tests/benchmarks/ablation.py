@@ -4,7 +4,8 @@
 
 A pass per pair predicts each receiver type twice for every sender type and head; a few of these are timed, and the rest
 reckoned. What both say is compared. The floor of the one pass is the plain prediction, plus the effects of all senders
-and heads: d multiply-adds for each cell, sender, head and gene, and reading and writing them once.
+and heads: d multiply-adds for each cell, sender, head and gene, and reading and writing them once. The test of effects
+(`measure_effects`, one model) needs a prediction, the effects of all senders, and some thirty passes over them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from scipy import sparse
 
 from tissue_crosstalk.core.ablation import ablate
 from tissue_crosstalk.core.attention import predict, sender_rows
-from tissue_crosstalk.core.model import Preprocessing, TissueKeys
+from tissue_crosstalk.core.effects import measure_effects
+from tissue_crosstalk.core.model import CrosstalkModel, Preprocessing, TissueKeys
 from tissue_crosstalk.core.neighbors import Neighbors, find_neighbors
 from tissue_crosstalk.core.network import CrossAttentionNetwork, Edges
 from tissue_crosstalk.core.network_settings import NetworkSettings
@@ -95,6 +97,11 @@ def main() -> None:
         found = ablate(network, tissue, neighbors)
         whole.append(time.perf_counter() - start)
         say(f"plain prediction {plain[-1]:.2f} s, ablation {whole[-1]:.2f} s: {whole[-1] / plain[-1]:.2f} times")
+    start = time.perf_counter()
+    model = CrosstalkModel(network, tissue.genes, tissue.cell_types, tissue.keys, given.neighbors, tissue.preprocessing)
+    measure_effects([model], tissue, neighbors, None)
+    tested = time.perf_counter() - start
+    say(f"test of effects {tested:.2f} s: {tested / min(plain):.2f} times the plain prediction")
     start = time.perf_counter()
     pairs = [(0, 1, 0), (1, 0, given.heads - 1), (given.types - 1, 2, 1)]
     for receiver, sender, head in pairs:
