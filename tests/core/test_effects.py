@@ -18,7 +18,7 @@ from tissue_crosstalk.core.cross_fitting import Folds, cross_fit, cut_folds
 from tissue_crosstalk.core.effects import (
     EffectSettings,
     _FoldSums,
-    _Receivers,
+    _Runs,
     _TestSums,
     count_hearing,
     measure_effects,
@@ -45,12 +45,13 @@ def case() -> tuple[CrosstalkModel, PreparedTissue, Neighbors]:
 def sums_of(effect: Floats, expression: Floats, starts: list[int], others: Floats | None = None) -> _TestSums:
     """Take in some cells at a time, across the bounds of strata."""
     n_genes, n_cells = effect.shape
-    receivers = _Receivers.of(np.arange(n_cells), np.repeat(starts, np.diff(starts, append=n_cells)))
-    of_fold = _FoldSums(n_genes, receivers.sizes, adjust=others is not None)
+    sizes = np.diff(starts, append=n_cells)
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
+    of_fold = _FoldSums(n_genes, np.append(sizes, 0), adjust=others is not None)  # the last stratum is empty
     given = effect, np.zeros_like(effect) if others is None else others, expression
     for take in (of_fold.take_first, of_fold.take_again):
         for start, stop in shards(n_cells, 7):
-            take(slice(0, n_genes), receivers.runs(start, stop), *(values[:, start:stop] for values in given))
+            take(slice(0, n_genes), _Runs.of(stratum[start:stop]), *(values[:, start:stop] for values in given))
     sums = _TestSums(n_genes)
     sums.add(of_fold.values(), n_cells)
     return sums

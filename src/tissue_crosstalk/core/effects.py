@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 VALUES_AT_ONCE: Final = 131_072
 """Effects of one sender type on genes of cells that are worked on at once: 1 MiB, so that they stay in the cache."""
 
-MOST_HELD: Final = 3 * 2**29
+MOST_HELD: Final = 2**30
 """Bytes of what the receivers of a type hear that are held; where there are more, it is computed twice."""
 
 NORMAL_95: Final = 1.959963984540054
@@ -109,25 +109,21 @@ def measure_effects(
     for fold, model in enumerate(models):
         with torch.inference_mode():
             key_value_map = model.network.key_value_map()
-        in_fold = np.ones(tissue.n_cells, dtype=bool) if folds is None else folds.of_cell == fold
-        for label in range(n_types):
-            senders = [sender for receiver, sender in sums if receiver == label]
-            rows = np.flatnonzero(in_fold & (tissue.labels == label))
-            if not senders or not len(rows):
-                continue
-            strata = tissue.sections[rows].astype(np.int64)
-            if settings.permute_within == "block" and folds is not None:
-                strata = folds.block[rows]
-            receivers = _Receivers.of(rows, strata)
-            of_senders = [_FoldSums(n_genes, receivers.sizes, adjust=settings.adjust) for _ in senders]
-            hear = functools.partial(_hear, model.network, tissue, neighbors, receivers, label, senders, key_value_map)
-            held = list(hear()) if _bytes_heard(model.network, len(rows), len(senders)) <= MOST_HELD else None
-            # Twice, as deviations are from means that are known only after the first time.
-            for take in (_FoldSums.take_first, _FoldSums.take_again):
-                for chunk in hear() if held is None else held:
-                    chunk.give(of_senders, take)
-            for sender, of_sender in zip(senders, of_senders, strict=True):
-                sums[label, sender].add(of_sender.values(), len(rows))
+        rows = np.arange(tissue.n_cells) if folds is None else np.flatnonzero(folds.of_cell == fold)
+        strata = folds.block if settings.permute_within == "block" and folds is not None else tissue.sections
+        names, stratum = np.unique(strata[rows], return_inverse=True)
+        labels = tissue.labels[rows].astype(np.int64)
+        sizes = np.bincount(labels * len(names) + stratum, minlength=n_types * len(names)).reshape(n_types, -1)
+        of_pairs = {pair: _FoldSums(n_genes, sizes[pair[0]], adjust=settings.adjust) for pair in sums}
+        senders = [[sender for receiver, sender in sums if receiver == label] for label in range(n_types)]
+        hear = functools.partial(_hear, model.network, tissue, neighbors, rows, stratum, senders, key_value_map)
+        held = list(hear()) if _bytes_heard(model.network, len(rows), n_types) <= MOST_HELD else None
+        # Twice, as deviations are from means that are known only after the first time.
+        for take in (_FoldSums.take_first, _FoldSums.take_again):
+            for chunk in hear() if held is None else held:
+                chunk.give([of_pairs[chunk.label, sender] for sender in senders[chunk.label]], take)
+        for pair, of_pair in of_pairs.items():
+            sums[pair].add(of_pair.values(), int(sizes[pair[0]].sum()))
     return _table(tissue, neighbors, sums, held_out=folds is not None)
 
 
@@ -151,52 +147,25 @@ def count_hearing(tissue: PreparedTissue, neighbors: Neighbors) -> npt.NDArray[n
 
 
 @dataclass(frozen=True, eq=False)
-class _Receivers:
-    """Receivers of one type, stratum by stratum.
-
-    Attributes
-    ----------
-    rows
-        Their rows in the tissue, (cell,).
-    stratum
-        Number of each one's stratum, ascending, (cell,).
-    sizes
-        Cells of each stratum, (stratum,).
-    """
-
-    rows: npt.NDArray[np.intp]
-    stratum: npt.NDArray[np.intp]
-    sizes: npt.NDArray[np.intp]
-
-    @classmethod
-    def of(cls, rows: npt.NDArray[np.intp], strata: npt.NDArray[np.int64]) -> _Receivers:
-        """Sort rows by the names of their strata, both (cell,)."""
-        order = np.argsort(strata, kind="stable")
-        _, stratum, sizes = np.unique(strata[order], return_inverse=True, return_counts=True)
-        return cls(rows[order], stratum, sizes)
-
-    def runs(self, start: int, stop: int) -> _Runs:
-        """Return the strata of the receivers from `start` to `stop`."""
-        stratum = self.stratum[start:stop]
-        starts = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1]])
-        return _Runs(slice(int(stratum[0]), int(stratum[-1]) + 1), starts, np.diff(starts, append=len(stratum)))
-
-
-@dataclass(frozen=True, eq=False)
 class _Runs:
     """Cells of some strata, one stratum after the other.
 
     Attributes
     ----------
     strata
-        Which strata.
+        Which strata, each once, (stratum,).
     starts, lengths
         Where the cells of each start, and how many there are, (stratum,).
     """
 
-    strata: slice
+    strata: npt.NDArray[np.intp]
     starts: npt.NDArray[np.intp]
     lengths: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, stratum: npt.NDArray[np.integer]) -> _Runs:
+        """Return the runs of cells whose strata are given, ascending, (cell,)."""
+        return cls(*np.unique(stratum, return_index=True, return_counts=True))
 
     def sums(self, values: Floats) -> Floats:
         """Return sums (gene, stratum) of values (gene, cell)."""
@@ -213,6 +182,8 @@ class _Chunk:
 
     Attributes
     ----------
+    label
+        Of the receivers.
     reader
         What takes it to genes.
     hearing
@@ -223,6 +194,7 @@ class _Chunk:
         Their strata.
     """
 
+    label: int
     reader: HeadReader
     hearing: Hearing
     expression: npt.NDArray[np.float32]
@@ -255,36 +227,47 @@ def _hear(
     network: CrossAttentionNetwork,
     tissue: PreparedTissue,
     neighbors: Neighbors,
-    receivers: _Receivers,
-    label: int,
-    senders: Sequence[int],
+    rows: npt.NDArray[np.intp],
+    stratum: npt.NDArray[np.intp],
+    senders: Sequence[Sequence[int]],
     key_value_map: KeyValueMap,
 ) -> Iterator[_Chunk]:
-    """Yield what the receivers of a type hear of sender types, some cells at a time."""
+    """Yield what receivers hear of the senders of their type, `senders` by label, some cells at a time.
+
+    Cells that lie together share neighbors: what these say is computed for receivers of all types at once.
+    """
     import torch
 
-    from tissue_crosstalk.core.ablation import ALL_HEADS, HeadReader, SenderGroups, split_heard
+    from tissue_crosstalk.core.ablation import ALL_HEADS, HeadReader, SenderGroups, by_cell_last, split_heard
     from tissue_crosstalk.core.attention import PREDICT_CELLS
 
     groups = SenderGroups.of_types(tissue)
-    others = [group for group in range(len(groups.names) + 1) if group not in senders]
-    for start, stop in shards(len(receivers.rows), PREDICT_CELLS):
-        rows = receivers.rows[start:stop]
-        ascending = np.sort(rows)
+    for start, stop in shards(len(rows), PREDICT_CELLS):
+        own = rows[start:stop]
+        labels, expression = tissue.labels[own], tissue.expression[own]
         with torch.inference_mode():
-            reader, query = HeadReader.of(network, ALL_HEADS), network.queries()[label].reshape(-1)
-            parts, _ = split_heard(network, tissue, neighbors, ascending, groups, key_value_map)
-            parts = parts[torch.from_numpy(np.searchsorted(ascending, rows)).to(parts.device)]
-            heard = reader.heard(parts.permute(2, 3, 1, 0))  # (k, group + 1, cell)
-            hearing = reader.hear(torch.cat([heard[:, senders], heard[:, others].sum(dim=1, keepdim=True)], 1), query)
-        expression = np.ascontiguousarray(tissue.expression[rows].toarray().T)
-        yield _Chunk(reader, hearing, expression, receivers.runs(start, stop))
+            reader, queries = HeadReader.of(network, ALL_HEADS), network.queries()
+            parts, _ = split_heard(network, tissue, neighbors, own, groups, key_value_map)
+        for label in np.unique(labels).tolist():
+            if not senders[label]:
+                continue
+            cells = np.flatnonzero(labels == label)
+            of_cells = stratum[start:stop][cells]
+            order = np.argsort(of_cells, kind="stable")
+            cells, of_cells = cells[order], of_cells[order]
+            others = [group for group in range(len(groups.names) + 1) if group not in senders[label]]
+            with torch.inference_mode():
+                heard = reader.heard(by_cell_last(parts[torch.from_numpy(cells).to(parts.device)]))
+                rest = heard[:, others].sum(dim=1, keepdim=True)
+                hearing = reader.hear(torch.cat([heard[:, senders[label]], rest], dim=1), queries[label].reshape(-1))
+            observed = np.ascontiguousarray(expression[cells].toarray().T)
+            yield _Chunk(label, reader, hearing, observed, _Runs.of(of_cells))
 
 
-def _bytes_heard(network: CrossAttentionNetwork, n_cells: int, n_senders: int) -> int:
-    """Return the memory of all of :func:`_hear`."""
+def _bytes_heard(network: CrossAttentionNetwork, n_cells: int, n_types: int) -> int:
+    """Return the memory of all of :func:`_hear`, at most."""
     s = network.settings
-    return 4 * n_cells * (s.n_heads * s.n_head_size * n_senders + s.n_embed + network.n_genes)
+    return 4 * n_cells * (s.n_heads * s.n_head_size * n_types + s.n_embed + network.n_genes)
 
 
 class _FoldSums:
@@ -295,13 +278,13 @@ class _FoldSums:
     n_genes
         Number of genes.
     sizes
-        Receivers of each stratum, (stratum,).
+        Receivers of each stratum, (stratum,), 0 where there are none.
     adjust
         Whether effect and expression are compared less what is told by the effects of others.
     """
 
     def __init__(self, n_genes: int, sizes: npt.NDArray[np.intp], *, adjust: bool) -> None:
-        self._sizes, self._adjust = sizes, adjust
+        self._sizes, self._adjust = np.maximum(sizes, 1), adjust  # an empty stratum has sums of 0, and means
         shape = (n_genes, len(sizes))
         self._effect, self._others, self._expression = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         of_genes = ("effect_squared", "others_squared", "effect_others", "expression_others")
@@ -362,7 +345,7 @@ class _FoldSums:
     def values(self) -> dict[str, Floats]:
         """Return the sums of :class:`_TestSums`, each (gene,)."""
         sizes, p = self._sizes, self._powers
-        free = int((sizes - 1).sum())
+        free = int((sizes - 1).sum())  # an empty stratum has none, as one of a single cell
         # A regression takes a degree of freedom.
         correction = free / (free - 1) if self._adjust and free > 1 else 1.0
         with np.errstate(divide="ignore", invalid="ignore"):
