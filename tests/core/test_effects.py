@@ -47,13 +47,14 @@ def sums_of(effect: Floats, expression: Floats, starts: list[int], others: Float
     n_genes, n_cells = effect.shape
     sizes = np.diff(starts, append=n_cells)
     stratum = np.repeat(np.arange(len(sizes)), sizes)
-    of_fold = _FoldSums(n_genes, np.append(sizes, 0), adjust=others is not None)  # the last stratum is empty
+    of_fold = _FoldSums(n_genes, len(sizes) + 1, adjust=others is not None)  # the last stratum is empty
+    of_fold.count(stratum)
     given = effect, np.zeros_like(effect) if others is None else others, expression
     for take in (of_fold.take_first, of_fold.take_again):
         for start, stop in shards(n_cells, 7):
             take(slice(0, n_genes), _Runs.of(stratum[start:stop]), *(values[:, start:stop] for values in given))
     sums = _TestSums(n_genes)
-    sums.add(of_fold.values(), n_cells)
+    sums.add(of_fold.values(), of_fold.n_cells)
     return sums
 
 
@@ -160,6 +161,9 @@ def test_what_is_not_held_is_computed_twice(
     monkeypatch.setattr("tissue_crosstalk.core.effects.MOST_HELD", 0)
     pd.testing.assert_frame_equal(measure_effects([model], tissue, neighbors, None, settings), held, check_exact=True)
     pd.testing.assert_frame_equal(held, at_once, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr("tissue_crosstalk.core.effects.MOST_SUMS", 0)
+    pair_by_pair = measure_effects([model], tissue, neighbors, None, settings)
+    pd.testing.assert_frame_equal(pair_by_pair, at_once, rtol=1e-4, atol=1e-5)
 
 
 def test_each_fold_is_scored_by_its_own_model(case: tuple[CrosstalkModel, PreparedTissue, Neighbors]) -> None:

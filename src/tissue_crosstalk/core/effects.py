@@ -51,6 +51,9 @@ VALUES_AT_ONCE: Final = 131_072
 MOST_HELD: Final = 2**30
 """Bytes of what the receivers of a type hear that are held; where there are more, it is computed twice."""
 
+MOST_SUMS: Final = 2**30
+"""Bytes of the sums of pairs of types that are held at once; where there are more, some pairs come after the others."""
+
 NORMAL_95: Final = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
 
@@ -104,7 +107,7 @@ def measure_effects(
     n_models = folds.n_folds if folds is not None else 1
     if len(models) != n_models:
         raise ParameterError(f"a model is needed for each of {n_models} folds. Got {len(models)}.")
-    n_types, n_genes = len(tissue.cell_types), len(tissue.genes)
+    n_genes = len(tissue.genes)
     sums = {pair: _TestSums(n_genes) for pair in _pairs(tissue, neighbors, settings.min_hearing)}
     for fold, model in enumerate(models):
         with torch.inference_mode():
@@ -112,18 +115,12 @@ def measure_effects(
         rows = np.arange(tissue.n_cells) if folds is None else np.flatnonzero(folds.of_cell == fold)
         strata = folds.block if settings.permute_within == "block" and folds is not None else tissue.sections
         names, stratum = np.unique(strata[rows], return_inverse=True)
-        labels = tissue.labels[rows].astype(np.int64)
-        sizes = np.bincount(labels * len(names) + stratum, minlength=n_types * len(names)).reshape(n_types, -1)
-        of_pairs = {pair: _FoldSums(n_genes, sizes[pair[0]], adjust=settings.adjust) for pair in sums}
-        senders = [[sender for receiver, sender in sums if receiver == label] for label in range(n_types)]
-        hear = functools.partial(_hear, model.network, tissue, neighbors, rows, stratum, senders, key_value_map)
-        held = list(hear()) if _bytes_heard(model.network, len(rows), n_types) <= MOST_HELD else None
-        # Twice, as deviations are from means that are known only after the first time.
-        for take in (_FoldSums.take_first, _FoldSums.take_again):
-            for chunk in hear() if held is None else held:
-                chunk.give([of_pairs[chunk.label, sender] for sender in senders[chunk.label]], take)
-        for pair, of_pair in of_pairs.items():
-            sums[pair].add(of_pair.values(), int(sizes[pair[0]].sum()))
+        pairs = list(sums)
+        for start, stop in shards(len(pairs), max(1, MOST_SUMS // _FoldSums.bytes_of(n_genes, len(names)))):
+            of_pairs = {pair: _FoldSums(n_genes, len(names), adjust=settings.adjust) for pair in pairs[start:stop]}
+            _take_in(model.network, tissue, neighbors, rows, stratum, of_pairs, key_value_map)
+            for pair, of_pair in of_pairs.items():
+                sums[pair].add(of_pair.values(), of_pair.n_cells)
     return _table(tissue, neighbors, sums, held_out=folds is not None)
 
 
@@ -223,6 +220,30 @@ class _Chunk:
             each_block(give_genes, n_genes, max(1, VALUES_AT_ONCE // n_cells), self.hearing.total.device)
 
 
+def _take_in(
+    network: CrossAttentionNetwork,
+    tissue: PreparedTissue,
+    neighbors: Neighbors,
+    rows: npt.NDArray[np.intp],
+    stratum: npt.NDArray[np.intp],
+    of_pairs: Mapping[tuple[int, int], _FoldSums],
+    key_value_map: KeyValueMap,
+) -> None:
+    """Have the sums of pairs of labels take in the receivers among some cells, whose strata are given, (cell,)."""
+    n_types = len(tissue.cell_types)
+    senders = [[sender for receiver, sender in of_pairs if receiver == label] for label in range(n_types)]
+    is_wanted = np.array([len(of_label) > 0 for of_label in senders])[tissue.labels[rows]]
+    rows, stratum = rows[is_wanted], stratum[is_wanted]
+    for (receiver, _), of_pair in of_pairs.items():
+        of_pair.count(stratum[tissue.labels[rows] == receiver])
+    hear = functools.partial(_hear, network, tissue, neighbors, rows, stratum, senders, key_value_map)
+    held = list(hear()) if _bytes_heard(network, len(rows), n_types) <= MOST_HELD else None
+    # Twice, as deviations are from means that are known only after the first time.
+    for take in (_FoldSums.take_first, _FoldSums.take_again):
+        for chunk in hear() if held is None else held:
+            chunk.give([of_pairs[chunk.label, sender] for sender in senders[chunk.label]], take)
+
+
 def _hear(
     network: CrossAttentionNetwork,
     tissue: PreparedTissue,
@@ -275,22 +296,35 @@ class _FoldSums:
 
     Parameters
     ----------
-    n_genes
-        Number of genes.
-    sizes
-        Receivers of each stratum, (stratum,), 0 where there are none.
+    n_genes, n_strata
+        Number of genes, and of strata.
     adjust
         Whether effect and expression are compared less what is told by the effects of others.
     """
 
-    def __init__(self, n_genes: int, sizes: npt.NDArray[np.intp], *, adjust: bool) -> None:
-        self._sizes, self._adjust = np.maximum(sizes, 1), adjust  # an empty stratum has sums of 0, and means
-        shape = (n_genes, len(sizes))
+    def __init__(self, n_genes: int, n_strata: int, *, adjust: bool) -> None:
+        self._adjust = adjust
+        self._sizes = np.zeros(n_strata, dtype=np.int64)
+        shape = (n_genes, n_strata)
         self._effect, self._others, self._expression = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         of_genes = ("effect_squared", "others_squared", "effect_others", "expression_others")
         self._first = {name: np.zeros(n_genes) for name in of_genes}
         self._again = {name: np.zeros(n_genes) for name in ("ab", "aa", "bb", "aabb", "aaab", "aaaa")}
         self._powers = {name: np.zeros(shape) for name in ("aa", "bb", "aaa", "bbb")}
+
+    @staticmethod
+    def bytes_of(n_genes: int, n_strata: int) -> int:
+        """Return the memory of one."""
+        return 8 * 7 * n_genes * max(n_strata, 1)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of receivers."""
+        return int(self._sizes.sum())
+
+    def count(self, stratum: npt.NDArray[np.intp]) -> None:
+        """Take in the strata of all receivers, (cell,), before the receivers."""
+        self._sizes += np.bincount(stratum, minlength=len(self._sizes))
 
     def take_first(self, genes: slice, runs: _Runs, effect: Floats, others: Floats, expression: Floats) -> None:
         """Take in some receivers, each (gene, cell), for means and for what is told by the others."""
@@ -305,15 +339,16 @@ class _FoldSums:
 
     def take_again(self, genes: slice, runs: _Runs, effect: Floats, others: Floats, expression: Floats) -> None:
         """Take in the same receivers again, when all have been taken in first, for the moments."""
+        sizes = self._sizes[runs.strata]
 
         def left(values: Floats, sums: Floats, product: Floats) -> Floats:
             """Return values less their stratum's mean, and less what is told by the others."""
-            means = sums[genes, runs.strata] / self._sizes[runs.strata]
+            means = sums[genes, runs.strata] / sizes
             if not self._adjust:
                 return values - runs.to_cells(means)
             slope = self._slope(genes, sums, product)
             deviations = values - slope * others
-            deviations -= runs.to_cells(means - slope * self._others[genes, runs.strata] / self._sizes[runs.strata])
+            deviations -= runs.to_cells(means - slope * self._others[genes, runs.strata] / sizes)
             return deviations
 
         a = left(effect, self._effect, self._first["effect_others"])
@@ -334,10 +369,10 @@ class _FoldSums:
 
     def _slope(self, genes: slice, sums: Floats, product: Floats) -> Floats:
         """Return the change of values per change by the others, (gene, 1), from sums and products with the others."""
-        of_others = self._others[genes]
+        of_others, sizes = self._others[genes], np.maximum(self._sizes, 1)  # sums of an empty stratum are 0
         squared = self._first["others_squared"][genes]
-        left = squared - (of_others**2 / self._sizes).sum(axis=1)
-        common = product[genes] - (sums[genes] * of_others / self._sizes).sum(axis=1)
+        left = squared - (of_others**2 / sizes).sum(axis=1)
+        common = product[genes] - (sums[genes] * of_others / sizes).sum(axis=1)
         varies = left > _ROUNDING * squared
         slope: Floats = np.divide(common, left, out=np.zeros_like(left), where=varies)
         return slope[:, None]
@@ -345,7 +380,7 @@ class _FoldSums:
     def values(self) -> dict[str, Floats]:
         """Return the sums of :class:`_TestSums`, each (gene,)."""
         sizes, p = self._sizes, self._powers
-        free = int((sizes - 1).sum())  # an empty stratum has none, as one of a single cell
+        free = int(np.maximum(sizes - 1, 0).sum())
         # A regression takes a degree of freedom.
         correction = free / (free - 1) if self._adjust and free > 1 else 1.0
         with np.errstate(divide="ignore", invalid="ignore"):
