@@ -67,7 +67,7 @@ def one_pair(
     used = np.unique(nn_idx)
     local = np.searchsorted(used, nn_idx)
     with torch.inference_mode():
-        senders = sender_rows(network, tissue.expression[used])
+        senders = sender_rows(network, tissue.expression[used], network.key_value_map())
         edges = Edges.from_neighbors(local, neighbors.dist[rows], tissue.labels[rows])
         patterns = network.patterns(senders, edges, blocks=True)
         alone = torch.zeros_like(patterns)
