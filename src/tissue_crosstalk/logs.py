@@ -44,10 +44,10 @@ def without_news_of_plugins() -> None:
 
     MLflow sets a filter of warnings of its own for it, so that it can be held back only where it is logged.
     """
-    logging.getLogger("py.warnings").addFilter(_is_news)
+    logging.getLogger("py.warnings").addFilter(_is_no_news_of_plugins)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_no_news_of_plugins(record: logging.LogRecord) -> bool:
     return "Add type hints to the `predict` method" not in record.getMessage()
 
 

@@ -49,7 +49,7 @@ VALUES_AT_ONCE: Final = 131_072
 """Effects of one sender type on genes of cells that are worked on at once: 1 MiB, so that they stay in the cache."""
 
 MOST_HELD: Final = 2**30
-"""Bytes of what the receivers of a type hear that are held; where there are more, it is computed twice."""
+"""Bytes of what receivers hear that are held; where there are more, it is computed twice."""
 
 MOST_SUMS: Final = 2**30
 """Bytes of the sums of pairs of types that are held at once; where there are more, some pairs come after the others."""
@@ -259,7 +259,7 @@ def _hear(
     """
     import torch
 
-    from tissue_crosstalk.core.ablation import ALL_HEADS, HeadReader, SenderGroups, by_cell_last, split_heard
+    from tissue_crosstalk.core.ablation import ALL_HEADS, HeadReader, SenderGroups, cells_last, split_heard
     from tissue_crosstalk.core.attention import PREDICT_CELLS
 
     groups = SenderGroups.of_types(tissue)
@@ -278,7 +278,7 @@ def _hear(
             cells, of_cells = cells[order], of_cells[order]
             others = [group for group in range(len(groups.names) + 1) if group not in senders[label]]
             with torch.inference_mode():
-                heard = reader.heard(by_cell_last(parts[torch.from_numpy(cells).to(parts.device)]))
+                heard = reader.heard(cells_last(parts[torch.from_numpy(cells).to(parts.device)]))
                 rest = heard[:, others].sum(dim=1, keepdim=True)
                 hearing = reader.hear(torch.cat([heard[:, senders[label]], rest], dim=1), queries[label].reshape(-1))
             observed = np.ascontiguousarray(expression[cells].toarray().T)
